@@ -1,0 +1,34 @@
+use std::{
+    borrow::Cow,
+    io::{self, Read, Write},
+};
+
+use super::Experiment;
+use crate::server::{Connection, Handler, Next, Refusal};
+
+/// Reads once, at most 1,024 bytes, answers `Hello, client!` and closes.
+#[derive(Debug, Clone, Default)]
+pub struct Hello {
+    /// The service time of a request, and what the refused are sent.
+    pub experiment: Experiment,
+}
+
+impl Handler for Hello {
+    type State = ();
+
+    fn open(&self, _: &mut Connection<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ready(&self, connection: &mut Connection<'_>, (): &mut ()) -> io::Result<Next> {
+        if connection.read(&mut [0; 1024])? > 0 {
+            self.experiment.spend();
+            connection.write_all(b"Hello, client!")?;
+        }
+        Ok(Next::Close)
+    }
+
+    fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
+        self.experiment.refusal()
+    }
+}

@@ -1,0 +1,53 @@
+//! Small services to try a server with: the handlers that `overfall serve` offers.
+
+mod echo;
+mod hello;
+
+use std::{borrow::Cow, thread, time::Duration};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+pub use self::{echo::Echo, hello::Hello};
+
+/// What every app can be told to do, for experiments.
+#[derive(Debug, Clone, Default)]
+pub struct Experiment {
+    /// CPU time to burn for each request.
+    pub work: Duration,
+    /// Time to sleep for each request.
+    pub block: Duration,
+    /// What a refused client is sent; empty means a reset.
+    pub busy_reply: Vec<u8>,
+}
+
+impl Experiment {
+    /// Spends a request's service time.
+    fn spend(&self) {
+        burn(self.work);
+        if !self.block.is_zero() {
+            thread::sleep(self.block);
+        }
+    }
+
+    fn refusal(&self) -> Cow<'static, [u8]> {
+        self.busy_reply.clone().into()
+    }
+}
+
+/// Burns CPU on the thread's own clock: by the wall clock, two threads that share a core would
+/// do double work.
+fn burn(work: Duration) {
+    if work.is_zero() {
+        return;
+    }
+    let started = cpu_time();
+    while cpu_time() - started < work {
+        std::hint::spin_loop();
+    }
+}
+
+fn cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is ever negative on this clock.
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,78 @@
+//! The command line: a file for each command, with its flags and what it prints.
+
+mod serve;
+mod values;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+}
+
+/// The command line was wrong.
+const USAGE: u8 = 2;
+
+/// Parses the command line, runs the command, and gives its status.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return wrong_usage(&error),
+        Err(help) => {
+            print(help.render());
+            return ExitCode::SUCCESS;
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args),
+    };
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+/// One sentence: what was wrong and what would be right.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    let sentence: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    complain(&sentence.join(" "));
+    ExitCode::from(USAGE)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<overfall::Error>().and_then(overfall::Error::setting_name) {
+        Some(name) => {
+            let flag = format!("--{}", name.replace('_', "-"));
+            complain(&format!("error: {}", error.to_string().replacen(name, &flag, 1)));
+            ExitCode::from(USAGE)
+        }
+        None => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints to standard output, which may be closed: that ends no server.
+fn print(text: impl std::fmt::Display) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = write!(out, "{text}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "standard output cannot be written");
+    }
+}
+
+fn complain(sentence: &str) {
+    // Nobody is left to be told when this fails.
+    let _ = writeln!(io::stderr(), "{sentence}");
+}

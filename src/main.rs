@@ -1,0 +1,9 @@
+//! The command `overfall`: parses the command line, runs a command, and ends with its status.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,445 @@
+//! The acceptor: lets newcomers in, keeps the time of parked connections, and ends the server.
+
+use std::{
+    mem,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+    net::sockopt,
+};
+
+use super::{
+    admission::{Admission, Verdict},
+    connection::{Conn, Phase, poll_until},
+    control::Room,
+    handler::{Handler, Refusal},
+    listener::{AcceptError, Listener},
+    reactor::{Key, Parking, Visit},
+    worker::{Newcomer, Pool},
+};
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Drained,
+    /// So many connections were still open at the drain timeout.
+    Cut(usize),
+    ListenerFailed(Errno),
+}
+
+/// Newcomers taken from one listener before the others, and the time, get their turn.
+const BATCH: usize = 64;
+/// Idle connections chosen at a time to give way to newcomers, since finding them is a look at
+/// every slot.
+const VICTIMS: usize = 64;
+/// Between two such looks, when the last one found nobody.
+const VICTIMS_INTERVAL: Duration = Duration::from_millis(10);
+/// Between two looks for expired connections, so that deadlines are kept to about this; where a
+/// look takes longer than a hundredth of it, the interval grows.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+const SWEEP_SHARE: u32 = 100;
+/// How long handlers get to notice, once the drain timeout has passed and their sockets are
+/// shut down.
+const CUT_GRACE: Duration = Duration::from_millis(500);
+
+/// For how long to leave the listeners alone after running out of descriptors or memory.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    pub(super) fn new() -> Self {
+        Self { next: Self::SHORTEST }
+    }
+
+    pub(super) fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+pub(super) struct Acceptor<H: Handler> {
+    pool: Arc<Pool<H>>,
+    listeners: Vec<Listener>,
+    queue: Sender<Newcomer>,
+    admission: Admission,
+    backoff: Backoff,
+    /// The idle connections that give way next, longest idle last.
+    victims: Vec<(Instant, Key)>,
+    victims_sought: Option<Instant>,
+    next_sweep_allowed: Instant,
+}
+
+/// What the acceptor waits for: newcomers or not, and until when at most.
+struct Pause {
+    listen: bool,
+    until: Option<Instant>,
+}
+
+impl<H: Handler> Acceptor<H> {
+    pub(super) fn new(pool: Arc<Pool<H>>, listeners: Vec<Listener>, queue: Sender<Newcomer>) -> Self {
+        let now = Instant::now();
+        Self {
+            admission: Admission::new(pool.service.config.on_full, now),
+            pool,
+            listeners,
+            queue,
+            backoff: Backoff::new(),
+            victims: Vec::new(),
+            victims_sought: None,
+            next_sweep_allowed: now,
+        }
+    }
+
+    /// Accepts until the server is to shut down, and then shuts it down.
+    pub(super) fn run(mut self) -> Ending {
+        let pool = Arc::clone(&self.pool);
+        let mut failed = None;
+        while !pool.service.control.draining() {
+            match self.take_newcomers() {
+                Ok(pause) => {
+                    let sweep = self.sweep_when_due();
+                    let until = [pause.until, sweep].into_iter().flatten().min();
+                    self.wait(Pause { until, ..pause });
+                }
+                Err(errno) => {
+                    tracing::error!(error = %errno, "a listener failed; shutting down");
+                    failed = Some(Ending::ListenerFailed(errno));
+                    pool.service.control.drain();
+                }
+            }
+        }
+        let ending = self.drain();
+        failed.unwrap_or(ending)
+    }
+
+    /// Lets in whoever there is room for. Gives what to wait for, or the error of a listener that
+    /// is of no more use.
+    fn take_newcomers(&mut self) -> Result<Pause, Errno> {
+        let mut more = false;
+        for index in 0..self.listeners.len() {
+            for turn in 0..=BATCH {
+                if turn == BATCH {
+                    more = true;
+                    break;
+                }
+                let now = Instant::now();
+                let full = self.full(now);
+                let verdict = self.admission.decide(now, full.is_some());
+                self.follow_load(index);
+                if let Verdict::Wait(until) = verdict {
+                    return Ok(self.until_room(full, until));
+                }
+                match self.listeners[index].accept() {
+                    Ok(socket) => match full {
+                        None => self.admit(Newcomer { socket, accepted: now }),
+                        Some(room) => self.refuse(socket, room),
+                    },
+                    Err(AcceptError::Empty) => break,
+                    Err(AcceptError::Connection(errno)) => {
+                        tracing::debug!(error = %errno, "a connection failed before it was accepted");
+                        self.pool.service.control.counters.accept_errors_connection.count();
+                    }
+                    Err(AcceptError::Exhausted(errno)) => return Ok(self.back_off(errno)),
+                    Err(AcceptError::Closed(errno)) => return Err(errno),
+                }
+            }
+        }
+        let now = Instant::now();
+        if more {
+            return Ok(Pause { listen: true, until: Some(now) });
+        }
+        let until = match self.full(now) {
+            None => self.admission.caught_up(now),
+            Some(_) => None,
+        };
+        (0..self.listeners.len()).for_each(|index| self.follow_load(index));
+        Ok(Pause { listen: true, until })
+    }
+
+    /// What there is no room in, if anything. A place that an idle connection can give up is room.
+    fn full(&mut self, now: Instant) -> Option<Room> {
+        let service = &self.pool.service;
+        if self.queue.is_full() {
+            return Some(Room::Queue);
+        }
+        let at_limit = service.control.open.load(SeqCst) >= service.config.max_connections;
+        (at_limit && !self.has_victim(now)).then_some(Room::Connection)
+    }
+
+    fn admit(&mut self, newcomer: Newcomer) {
+        let pool = Arc::clone(&self.pool);
+        let control = &pool.service.control;
+        if control.open.load(SeqCst) >= pool.service.config.max_connections && !self.evict() {
+            return self.refuse(newcomer.socket, Room::Connection);
+        }
+        control.open.fetch_add(1, SeqCst);
+        // It is the only sender and has seen that there is room.
+        if let Err(error) = self.queue.try_send(newcomer) {
+            control.open.fetch_sub(1, SeqCst);
+            return self.refuse(error.into_inner().socket, Room::Queue);
+        }
+        control.counters.accepted.count();
+        control.counters.queue_highest.raise(self.queue.len() as u64);
+        self.admission.admitted();
+        self.backoff = Backoff::new();
+        pool.announce();
+    }
+
+    /// Tells the newcomer no: with the handler's text, or a reset where there is none.
+    fn refuse(&mut self, socket: OwnedFd, room: Room) {
+        self.admission.refused();
+        let pool = &self.pool;
+        let service = &pool.service;
+        let (why, counter) = match room {
+            Room::Queue => (Refusal::QueueFull, &service.control.counters.refused_queue_full),
+            Room::Connection => {
+                (Refusal::ConnectionsFull, &service.control.counters.refused_connections_full)
+            }
+        };
+        counter.count();
+        let text = catch_unwind(AssertUnwindSafe(|| service.handler.refusal(why))).unwrap_or_else(|_| {
+            service.control.counters.panics.count();
+            (&[]).into()
+        });
+        if text.is_empty() {
+            // With a linger time of zero, closing is a reset (socket(7)). Should it fail, the client
+            // gets an end of stream, which is the best that is left.
+            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+            return;
+        }
+        service.control.open.fetch_add(1, SeqCst);
+        let mut conn = Conn::new(socket, Instant::now());
+        // The buffer of a new socket takes it; a client that is gone already needs no text.
+        let sent = conn.wire.send(&text).is_ok();
+        if sent && service.start_lingering(&mut conn) {
+            let deadline = conn.deadline(&service.config);
+            match pool.reactor.park(conn, false, |_| true) {
+                Parking::Parked => service.control.sweep_at(deadline),
+                Parking::Returned(conn) | Parking::Failed(conn, _) => pool.retire(conn),
+            }
+        } else {
+            pool.retire(conn);
+        }
+    }
+
+    /// Waits for room, unless it has been made meanwhile.
+    fn until_room(&mut self, room: Option<Room>, until: Option<Instant>) -> Pause {
+        let now = Instant::now();
+        if let Some(room) = room {
+            self.pool.service.control.want_room(room);
+            if self.full(now).is_some() {
+                return Pause { listen: false, until };
+            }
+            self.pool.service.control.want_no_room();
+        }
+        Pause { listen: true, until: Some(now) }
+    }
+
+    fn back_off(&mut self, errno: Errno) -> Pause {
+        let pause = self.backoff.pause();
+        self.pool.service.control.counters.accept_errors_exhausted.count();
+        tracing::warn!(error = %errno, ?pause, "cannot accept; leaving newcomers in the backlog");
+        Pause { listen: false, until: Some(Instant::now() + pause) }
+    }
+
+    /// Keeps the backlog short while overloaded: it is a second queue.
+    fn follow_load(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        let loopback = listener.addr().ip().is_loopback();
+        let usual = self.pool.service.config.backlog;
+        let backlog = self.admission.short_backlog(loopback).map_or(usual, |short| short.min(usual));
+        listener.set_backlog(backlog);
+    }
+
+    /// Waits for newcomers, the bell or the time.
+    fn wait(&self, pause: Pause) {
+        let bell = &self.pool.service.control.bell;
+        let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
+        if pause.listen {
+            fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
+        // It fails only for lack of memory; then the next round comes at once.
+        let _ = poll_until(&mut fds, pause.until);
+        if !fds[0].revents().is_empty() {
+            bell.silence();
+        }
+    }
+
+    /// Closes what has expired, when the time for that has come; gives the next such time.
+    fn sweep_when_due(&mut self) -> Option<Instant> {
+        let control = Arc::clone(&self.pool.service.control);
+        let due = |allowed| control.next_sweep().map(|at| at.max(allowed));
+        if due(self.next_sweep_allowed)? <= Instant::now() {
+            let took = self.sweep();
+            self.next_sweep_allowed = Instant::now() + SWEEP_INTERVAL.max(took * SWEEP_SHARE);
+        }
+        due(self.next_sweep_allowed)
+    }
+
+    /// Looks at every parked connection: with one deadline in each slot there is nothing else to
+    /// keep. The handler hears of those that have expired from a worker; what merely waits to be
+    /// gone is closed here. Gives how long it took.
+    fn sweep(&self) -> Duration {
+        let service = &self.pool.service;
+        let started = Instant::now();
+        let mut next: Option<Instant> = None;
+        service.control.begin_sweep();
+        let visit = |_, conn: &mut Conn<_>| {
+            let deadline = conn.deadline(&service.config);
+            if conn.expired {
+                return Visit::Leave;
+            }
+            if deadline > started {
+                next = Some(next.map_or(deadline, |next| next.min(deadline)));
+                return Visit::Leave;
+            }
+            if service.expire(conn) { Visit::Wake } else { Visit::Take }
+        };
+        self.pool.reactor.visit_parked(visit, |conn| service.retire(conn));
+        service.control.end_sweep(next);
+        started.elapsed()
+    }
+
+    fn has_victim(&mut self, now: Instant) -> bool {
+        if self.victims.is_empty() && self.victims_sought.is_none_or(|at| now >= at + VICTIMS_INTERVAL) {
+            self.find_victims();
+            self.victims_sought = self.victims.is_empty().then_some(now);
+        }
+        !self.victims.is_empty()
+    }
+
+    /// Chooses those that have been idle longest. They stay the longest idle until all are gone
+    /// or busy, since whatever parks after this has been idle for less.
+    fn find_victims(&mut self) {
+        let mut idle = mem::take(&mut self.victims);
+        let visit = |key, conn: &mut Conn<_>| {
+            if may_give_way(conn) {
+                idle.push((conn.since, key));
+            }
+            Visit::Leave
+        };
+        self.pool.reactor.visit_parked(visit, drop);
+        idle.sort_unstable_by_key(|&(since, _)| std::cmp::Reverse(since));
+        self.victims = idle.split_off(idle.len().saturating_sub(VICTIMS));
+    }
+
+    /// Closes the connection that has been idle longest; whether there was one.
+    fn evict(&mut self) -> bool {
+        let now = Instant::now();
+        // Twice, since the first choice may have become busy by now.
+        for _ in 0..2 * VICTIMS {
+            if !self.has_victim(now) {
+                break;
+            }
+            let Some((since, key)) = self.victims.pop() else { break };
+            let keep =
+                |conn: &Conn<_>| conn.since != since || !may_give_way(conn) || conn.wire.has_unread_input();
+            if let Some(conn) = self.pool.reactor.take_parked(key, keep) {
+                self.pool.service.retire(conn);
+                self.pool.service.control.counters.evicted.count();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Stops accepting, has everything finished that was accepted, and at the drain timeout shuts
+    /// down what is left.
+    fn drain(mut self) -> Ending {
+        let pool = Arc::clone(&self.pool);
+        let control = &pool.service.control;
+        let deadline = Instant::now() + pool.service.config.drain_timeout;
+        let close_idle = |_, conn: &mut Conn<_>| {
+            let idle = conn.phase.is_idle() && !conn.again && !conn.wire.has_unread_input();
+            if idle { Visit::Take } else { Visit::Leave }
+        };
+        pool.reactor.visit_parked(close_idle, |conn| pool.service.retire(conn));
+        self.empty_backlogs(deadline);
+        drop(mem::take(&mut self.listeners));
+        control.accepting_ended();
+        pool.reactor.ring();
+        while control.alive.load(SeqCst) > 0 {
+            let until = self.sweep_when_due().map_or(deadline, |sweep| sweep.min(deadline));
+            self.wait(Pause { listen: false, until: Some(until) });
+            if Instant::now() >= deadline && control.alive.load(SeqCst) > 0 {
+                return self.cut();
+            }
+        }
+        Ending::Drained
+    }
+
+    /// Accepts those that wait in the backlogs: closing a listener would reset them.
+    fn empty_backlogs(&mut self, deadline: Instant) {
+        self.listeners.iter_mut().for_each(Listener::close_backlog);
+        for index in 0..self.listeners.len() {
+            while Instant::now() < deadline {
+                let now = Instant::now();
+                if let Some(room) = self.full(now) {
+                    let pause = self.until_room(Some(room), Some(deadline));
+                    self.wait(Pause { listen: false, ..pause });
+                    continue;
+                }
+                match self.listeners[index].accept() {
+                    Ok(socket) => self.admit(Newcomer { socket, accepted: now }),
+                    Err(AcceptError::Connection(_)) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Shuts down every connection that is left. A handler that is stuck cannot be ended: its
+    /// client hears of the end, and its thread is left behind.
+    fn cut(self) -> Ending {
+        let pool = &self.pool;
+        let control = &pool.service.control;
+        control.cut();
+        let mut cut = pool.shut_down_running();
+        let mut parked = Vec::new();
+        pool.reactor.visit_parked(|_, _| Visit::Take, |conn| parked.push(conn));
+        cut += parked.len();
+        parked.into_iter().for_each(|conn| pool.service.retire(conn));
+        for newcomer in pool.queue.try_iter() {
+            drop(newcomer);
+            control.ended_connection();
+            cut += 1;
+        }
+        (0..cut).for_each(|_| control.counters.cut.count());
+        pool.reactor.ring();
+        let grace = Instant::now() + CUT_GRACE;
+        while control.alive.load(SeqCst) > 0 && Instant::now() < grace {
+            self.wait(Pause { listen: false, until: Some(grace) });
+        }
+        Ending::Cut(cut)
+    }
+}
+
+/// Whether a newcomer may have this connection's place.
+fn may_give_way<S>(conn: &Conn<S>) -> bool {
+    (conn.phase.is_idle() && !conn.again) || conn.phase == Phase::Linger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backing_off_grows_to_a_second() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<_> = (0..9).map(|_| backoff.pause().as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+}

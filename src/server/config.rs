@@ -1,0 +1,197 @@
+use std::{ops::RangeInclusive, thread, time::Duration};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::error::{Error, Result};
+
+/// What happens to newcomers while the queue, or the number of open connections, is at its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Stop accepting until there is room. Newcomers wait in the kernel's backlog, which is kept
+    /// short meanwhile; those that it does not take try again by themselves after a second.
+    Wait,
+    /// Tell the newcomer no at once: with the text of [`Handler::refusal`](crate::Handler::refusal),
+    /// or a reset where there is none. Refusals have a budget of 1,000 per second so that they never
+    /// take the CPU from the requests; beyond it newcomers wait.
+    Refuse,
+}
+
+/// How connections are given to threads. Everything but [`Model::Pool`] is a baseline to measure
+/// the pool against: with these, only the handler, the listeners and the timeouts work as
+/// documented, and there is no limit to the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Model {
+    /// A fixed pool of workers behind a bounded queue; idle connections are parked.
+    Pool,
+    /// A new thread for every connection, without bound.
+    Spawn,
+    /// A new thread for every connection, behind a counting semaphore of `workers` permits that is
+    /// taken before accepting.
+    Limit,
+}
+
+/// Everything that bounds a server. Field names are those of the builder's methods.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) model: Model,
+    pub(super) workers: usize,
+    pub(super) queue: usize,
+    pub(super) backlog: u32,
+    pub(super) on_full: OnFull,
+    pub(super) max_connections: usize,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) io_timeout: Duration,
+    pub(super) drain_timeout: Duration,
+}
+
+/// The settings as the user gave them; what is `None` gets a default that depends on the machine
+/// or on other settings.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) model: Model,
+    pub(super) workers: Option<usize>,
+    pub(super) queue: Option<usize>,
+    pub(super) backlog: u32,
+    pub(super) on_full: OnFull,
+    pub(super) max_connections: Option<usize>,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) io_timeout: Duration,
+    pub(super) drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: Model::Pool,
+            workers: None,
+            queue: None,
+            backlog: 1024,
+            on_full: OnFull::Refuse,
+            max_connections: None,
+            first_byte_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            io_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+const WORKERS: RangeInclusive<usize> = 1..=4096;
+const QUEUE: RangeInclusive<usize> = 1..=1_000_000;
+/// `listen(2)` takes an int.
+const BACKLOG: RangeInclusive<u32> = 1..=i32::MAX as u32;
+const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=16_000_000;
+/// With 16 places for each worker, a request that is let in waits for about 16 service times at
+/// most, however long those are.
+const QUEUE_PER_WORKER: usize = 16;
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Descriptors that are kept for the listeners, epoll, eventfds, refusals under way and what the
+/// handler opens.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+impl Settings {
+    /// Checks every setting once and fills in the defaults.
+    pub(super) fn validate(&self) -> Result<Config> {
+        let workers = self.workers.unwrap_or_else(default_workers);
+        within("workers", workers, WORKERS)?;
+        let queue = self.queue.unwrap_or((workers * QUEUE_PER_WORKER).min(*QUEUE.end()));
+        within("queue", queue, QUEUE)?;
+        within("backlog", self.backlog, BACKLOG)?;
+        let max_connections = self.max_connections.unwrap_or_else(default_max_connections);
+        within("max_connections", max_connections, MAX_CONNECTIONS)?;
+        for (name, value) in [
+            ("first_byte_timeout", self.first_byte_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("io_timeout", self.io_timeout),
+            ("drain_timeout", self.drain_timeout),
+        ] {
+            if !(SHORTEST..=LONGEST).contains(&value) {
+                return Err(Error::setting(name, format!("{value:?}"), "1ms to 365 days"));
+            }
+        }
+        Ok(Config {
+            model: self.model,
+            workers,
+            queue,
+            backlog: self.backlog,
+            on_full: self.on_full,
+            max_connections,
+            first_byte_timeout: self.first_byte_timeout,
+            idle_timeout: self.idle_timeout,
+            io_timeout: self.io_timeout,
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+fn within<T>(name: &'static str, value: T, allowed: RangeInclusive<T>) -> Result<()>
+where
+    T: PartialOrd + std::fmt::Display,
+{
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::setting(name, value, format!("{} to {}", allowed.start(), allowed.end())))
+}
+
+/// The CPUs that this process may use: affinity and the cgroup's quota count.
+fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(*WORKERS.end())
+}
+
+/// What the descriptor limit of this process leaves room for.
+fn default_max_connections() -> usize {
+    (descriptor_limit() - reserved_descriptors()).clamp(1, *MAX_CONNECTIONS.end())
+}
+
+/// Descriptors in use beside the connections, as far as the server itself can know.
+pub(super) fn reserved_descriptors() -> usize {
+    RESERVED_DESCRIPTORS.min(descriptor_limit() / 2)
+}
+
+/// The soft limit of open files; a large number where there is none.
+pub(super) fn descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_value_and_what_it_may_be() {
+        let base = Settings::default();
+        let cases = [
+            (Settings { workers: Some(0), ..base.clone() }, "workers is 0; it may be 1 to 4096"),
+            (Settings { workers: Some(5000), ..base.clone() }, "workers is 5000; it may be 1 to 4096"),
+            (Settings { queue: Some(0), ..base.clone() }, "queue is 0; it may be 1 to 1000000"),
+            (Settings { backlog: 0, ..base.clone() }, "backlog is 0; it may be 1 to 2147483647"),
+            (
+                Settings { max_connections: Some(0), ..base.clone() },
+                "max_connections is 0; it may be 1 to 16000000",
+            ),
+            (
+                Settings { idle_timeout: Duration::ZERO, ..base.clone() },
+                "idle_timeout is 0ns; it may be 1ms to 365 days",
+            ),
+            (
+                Settings { io_timeout: Duration::MAX, ..base.clone() },
+                "io_timeout is 18446744073709551615.999999999s; it may be 1ms to 365 days",
+            ),
+        ];
+        for (settings, expected) in cases {
+            assert_eq!(settings.validate().unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn defaults_are_valid_and_the_queue_follows_the_workers() {
+        let config = Settings { workers: Some(3), ..Settings::default() }.validate().unwrap();
+        assert_eq!(config.queue, 3 * QUEUE_PER_WORKER);
+        assert!(Settings::default().validate().unwrap().max_connections < descriptor_limit());
+    }
+}

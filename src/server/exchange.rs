@@ -1,0 +1,269 @@
+//! What a thread does with a connection while it has it, the same in all models.
+
+use std::{
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Instant,
+};
+
+use rustix::net::{Shutdown, shutdown};
+
+use super::{
+    config::Config,
+    connection::{Conn, Connection, Input, Phase, Wire},
+    control::Control,
+    handler::{Handler, Next},
+};
+
+/// A handler with what its calls depend on.
+#[derive(Debug)]
+pub(super) struct Service<H> {
+    pub(super) handler: H,
+    pub(super) config: Config,
+    pub(super) control: Arc<Control>,
+}
+
+/// What is to become of the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing to do until its socket or its deadline says so.
+    Park,
+    /// There is more to do, but others wait.
+    Yield,
+    Close,
+}
+
+/// Connections that may linger at once; beyond it they are closed right away.
+pub(super) const LINGER_CONNECTIONS: usize = 1024;
+/// The most that is drained from one lingering connection.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+impl<H: Handler> Service<H> {
+    /// Serves a connection until there is nothing to do. `others_wait` is asked when the handler
+    /// has more to do at once.
+    pub(super) fn run(
+        &self,
+        conn: &mut Conn<H::State>,
+        input: &mut Input,
+        others_wait: &mut dyn FnMut() -> bool,
+    ) -> Outcome {
+        let expired = mem::take(&mut conn.expired);
+        if conn.phase == Phase::Linger {
+            return self.linger(conn, input);
+        }
+        input.load(mem::take(&mut conn.input));
+        let outcome = self.serve(conn, input, expired, others_wait).unwrap_or_else(|end| {
+            self.count_end(&conn.wire, end, expired.then_some(conn.phase));
+            Outcome::Close
+        });
+        if outcome == Outcome::Close {
+            return outcome;
+        }
+        conn.input = input.save();
+        conn.settle(Instant::now());
+        outcome
+    }
+
+    fn serve(
+        &self,
+        conn: &mut Conn<H::State>,
+        input: &mut Input,
+        expired: bool,
+        others_wait: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, End> {
+        if !conn.wire.flush()? {
+            return Ok(Outcome::Park);
+        }
+        if conn.closing {
+            return Ok(self.close(conn, input));
+        }
+        if conn.state.is_none() {
+            conn.state = Some(self.call(&mut conn.wire, input, |c| self.handler.open(c))?);
+        }
+        let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
+        let mut again = mem::take(&mut conn.again);
+        let mut expired = expired;
+        loop {
+            let had_ended = conn.wire.ended;
+            let came = Connection::new(&mut conn.wire, input, &self.config, &self.control).fill()?;
+            let next = if came > 0 || again || conn.wire.ended != had_ended {
+                self.call(&mut conn.wire, input, |c| self.handler.ready(c, state))?
+            } else if mem::take(&mut expired) {
+                conn.wire.moved = true;
+                conn.wire.consumed = true;
+                match self.call(&mut conn.wire, input, |c| self.handler.expired(c, state))? {
+                    Next::Close if conn.wire.is_flushed() => return Err(End::Expired),
+                    next => next,
+                }
+            } else {
+                return Ok(self.rest(&conn.wire, input));
+            };
+            again = next == Next::Again && !input.unread().is_empty();
+            if next == Next::Close {
+                conn.closing = true;
+                if !conn.wire.is_flushed() {
+                    return Ok(Outcome::Park);
+                }
+                return Ok(self.close(conn, input));
+            }
+            if !conn.wire.is_flushed() {
+                conn.again = again;
+                return Ok(Outcome::Park);
+            }
+            if again {
+                if others_wait() {
+                    conn.again = true;
+                    return Ok(Outcome::Yield);
+                }
+                continue;
+            }
+            if input.is_full() {
+                return Err(End::Failed(io::ErrorKind::FileTooLarge.into()));
+            }
+            if conn.wire.drained && !conn.wire.ended {
+                return Ok(Outcome::Park);
+            }
+        }
+    }
+
+    /// Nothing came: parks, unless nothing can come any more. A shutdown closes what is idle.
+    fn rest(&self, wire: &Wire, input: &Input) -> Outcome {
+        if wire.ended || (self.control.draining() && input.unread().is_empty()) {
+            return Outcome::Close;
+        }
+        Outcome::Park
+    }
+
+    /// Closes once the reply is safe: with unread input, closing is a reset, which takes the
+    /// reply with it.
+    fn close(&self, conn: &mut Conn<H::State>, input: &Input) -> Outcome {
+        if !conn.wire.heard && conn.wire.ended {
+            self.control.counters.empty.count();
+        }
+        let more_may_come = !conn.wire.ended && (!input.unread().is_empty() || conn.wire.has_unread_input());
+        if more_may_come && self.start_lingering(conn) {
+            return Outcome::Park;
+        }
+        Outcome::Close
+    }
+
+    /// Takes note that a parked connection's deadline has passed. Whether a thread is to tell its
+    /// handler; else it is to be closed.
+    pub(super) fn expire(&self, conn: &mut Conn<H::State>) -> bool {
+        match conn.phase {
+            Phase::Linger => false,
+            Phase::Reply => {
+                self.control.counters.timed_out_io.count();
+                false
+            }
+            Phase::FirstByte | Phase::Idle | Phase::Request => {
+                conn.expired = true;
+                true
+            }
+        }
+    }
+
+    /// Ends our side and lingers until the client ends its own; whether that could be begun.
+    pub(super) fn start_lingering(&self, conn: &mut Conn<H::State>) -> bool {
+        let control = &self.control;
+        if control.lingering.fetch_add(1, SeqCst) >= LINGER_CONNECTIONS
+            || shutdown(&conn.wire.socket, Shutdown::Write).is_err()
+        {
+            control.lingering.fetch_sub(1, SeqCst);
+            return false;
+        }
+        self.drop_state(conn);
+        conn.start_lingering(Instant::now());
+        true
+    }
+
+    fn linger(&self, conn: &mut Conn<H::State>, input: &mut Input) -> Outcome {
+        loop {
+            input.load(Vec::new());
+            match Connection::new(&mut conn.wire, input, &self.config, &self.control).fill() {
+                Ok(0) if conn.wire.ended => return Outcome::Close,
+                Ok(count) => conn.lingered += count,
+                // Its reply was sent; what the client does after that is no failure.
+                Err(_) => return Outcome::Close,
+            }
+            if conn.lingered > LINGER_BYTES {
+                return Outcome::Close;
+            }
+            if conn.wire.drained {
+                return Outcome::Park;
+            }
+        }
+    }
+
+    /// Calls the handler; a panic or an error is a reason to end the connection.
+    fn call<T>(
+        &self,
+        wire: &mut Wire,
+        input: &mut Input,
+        handler: impl FnOnce(&mut Connection<'_>) -> io::Result<T>,
+    ) -> Result<T, End> {
+        wire.wrote = false;
+        let mut connection = Connection::new(wire, input, &self.config, &self.control);
+        let result =
+            catch_unwind(AssertUnwindSafe(|| handler(&mut connection))).map_err(|_| End::Panicked)?;
+        if result.is_ok() && wire.wrote {
+            self.control.counters.answered.count();
+        }
+        Ok(result?)
+    }
+
+    fn count_end(&self, wire: &Wire, end: End, expired: Option<Phase>) {
+        let counters = &self.control.counters;
+        match end {
+            End::Panicked => counters.panics.count(),
+            End::Expired => match expired {
+                Some(Phase::FirstByte) => counters.timed_out_first_byte.count(),
+                Some(Phase::Idle) => counters.timed_out_idle.count(),
+                _ => counters.timed_out_io.count(),
+            },
+            End::Failed(_) if wire.timed_out => counters.timed_out_io.count(),
+            End::Failed(error) => {
+                tracing::debug!(%error, "a connection failed");
+                counters.failed.count();
+            }
+        }
+    }
+
+    /// Closes the socket, drops the handler's state and counts the connection as ended. Its slot
+    /// has been released.
+    pub(super) fn retire(&self, mut conn: Conn<H::State>) {
+        if conn.phase == Phase::Linger {
+            self.control.lingering.fetch_sub(1, SeqCst);
+        }
+        self.drop_state(&mut conn);
+        drop(conn);
+        self.control.ended_connection();
+    }
+
+    fn drop_state(&self, conn: &mut Conn<H::State>) {
+        let state = conn.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            self.control.counters.panics.count();
+        }
+    }
+}
+
+/// Why a connection ends other than by its handler's word.
+enum End {
+    Failed(io::Error),
+    Panicked,
+    Expired,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<rustix::io::Errno> for End {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Failed(errno.into())
+    }
+}

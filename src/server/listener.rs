@@ -1,0 +1,183 @@
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
+};
+
+/// A listening socket whose backlog can be changed while it listens.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    addr: SocketAddr,
+    backlog: u32,
+}
+
+/// Why nothing was accepted, by what is to be done about it (the four kinds of `accept(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AcceptError {
+    /// Nobody is waiting.
+    Empty,
+    /// This one connection failed before it was accepted: pass it over.
+    Connection(Errno),
+    /// Out of descriptors or memory: leave the listener alone for a while.
+    Exhausted(Errno),
+    /// The listener itself is unusable: stop.
+    Closed(Errno),
+}
+
+impl Listener {
+    /// Listens on the first of the addresses that can be had.
+    pub(super) fn bind(addrs: impl ToSocketAddrs, backlog: u32) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+        for addr in addrs.to_socket_addrs()? {
+            match Self::bind_one(addr, backlog) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    fn bind_one(addr: SocketAddr, backlog: u32) -> rustix::io::Result<Self> {
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &addr)?;
+        Self::adopt(socket, backlog)
+    }
+
+    /// Takes over a bound socket; one that listens already gets the new backlog.
+    pub(super) fn adopt(socket: impl Into<OwnedFd>, backlog: u32) -> rustix::io::Result<Self> {
+        let socket = socket.into();
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        // Accepted sockets inherit it, which saves a call for each.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let addr = net::getsockname(&socket)?.try_into().map_err(|_| Errno::AFNOSUPPORT)?;
+        let listener = Self { socket, addr, backlog };
+        listener.listen(backlog)?;
+        Ok(listener)
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(super) fn accept(&self) -> Result<OwnedFd, AcceptError> {
+        loop {
+            match net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => return Ok(socket),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(AcceptError::from(errno)),
+            }
+        }
+    }
+
+    /// Changes the backlog; connections that wait in it stay there.
+    pub(super) fn set_backlog(&mut self, backlog: u32) {
+        if backlog == self.backlog {
+            return;
+        }
+        match self.listen(backlog) {
+            Ok(()) => self.backlog = backlog,
+            Err(error) => tracing::warn!(addr = %self.addr, backlog, %error, "the backlog cannot be changed"),
+        }
+    }
+
+    /// Lets no more connections into the backlog; those in it can still be accepted.
+    pub(super) fn close_backlog(&mut self) {
+        self.set_backlog(0);
+    }
+
+    /// The backlog in force: the kernel clamps what was asked for without a word (`listen(2)`).
+    pub(super) fn backlog_in_force(&self) -> u32 {
+        let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
+        self.backlog.min(somaxconn.unwrap_or(u32::MAX))
+    }
+
+    fn listen(&self, backlog: u32) -> rustix::io::Result<()> {
+        net::listen(&self.socket, i32::try_from(backlog).unwrap_or(i32::MAX))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl TryFrom<(TcpListener, u32)> for Listener {
+    type Error = Errno;
+
+    fn try_from((listener, backlog): (TcpListener, u32)) -> Result<Self, Errno> {
+        Self::adopt(listener, backlog)
+    }
+}
+
+impl From<Errno> for AcceptError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => Self::Empty,
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::Exhausted(errno),
+            Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT => Self::Closed(errno),
+            // ECONNABORTED, EPERM of a firewall, and what accept(2) lists as errors of the network
+            // that are to be treated like EAGAIN.
+            _ => Self::Connection(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_do_not_block_and_have_no_delay() {
+        let listener = Listener::bind("127.0.0.1:0", 16).unwrap();
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+        let _client = TcpStream::connect(listener.addr()).unwrap();
+        let socket = listener.accept().unwrap();
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert_eq!(rustix::io::read(&socket, &mut [0u8; 1]), Err(Errno::AGAIN));
+    }
+
+    #[test]
+    fn a_shorter_backlog_keeps_what_is_queued() {
+        let mut listener = Listener::bind("127.0.0.1:0", 64).unwrap();
+        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(listener.addr()).unwrap()).collect();
+        listener.close_backlog();
+        for _ in &clients {
+            listener.accept().unwrap();
+        }
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+    }
+
+    #[test]
+    fn the_backlog_in_force_is_clamped_by_the_kernel() {
+        let listener = Listener::bind("127.0.0.1:0", 1_000_000_000).unwrap();
+        assert!(listener.backlog_in_force() < 1_000_000_000);
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_is_to_be_done() {
+        let kinds = [
+            (Errno::AGAIN, AcceptError::Empty),
+            (Errno::CONNABORTED, AcceptError::Connection(Errno::CONNABORTED)),
+            (Errno::PERM, AcceptError::Connection(Errno::PERM)),
+            (Errno::HOSTUNREACH, AcceptError::Connection(Errno::HOSTUNREACH)),
+            (Errno::MFILE, AcceptError::Exhausted(Errno::MFILE)),
+            (Errno::NOBUFS, AcceptError::Exhausted(Errno::NOBUFS)),
+            (Errno::INVAL, AcceptError::Closed(Errno::INVAL)),
+        ];
+        for (errno, kind) in kinds {
+            assert_eq!(AcceptError::from(errno), kind);
+        }
+    }
+}

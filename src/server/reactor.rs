@@ -1,0 +1,337 @@
+//! Slots for connections that have parked at least once, and the epoll instance on which idle
+//! workers wait for them.
+//!
+//! A connection is registered once, edge-triggered, and stays so until it is closed. Its event
+//! carries the slot's index and generation, since a closed descriptor's number comes back at once
+//! while an event of its predecessor may still be under way.
+
+use std::{
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::Mutex;
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, EventData, EventFlags},
+    },
+    io::Errno,
+};
+
+use super::{bell::Bell, connection::Conn};
+
+/// Slots are made in chunks as they are first needed.
+const CHUNK: usize = 256;
+/// The key of the bell; no slot's, since their index would be beyond the last.
+const BELL: u64 = u64::MAX;
+
+type Chunk<S> = Box<[Mutex<Slot<S>>]>;
+
+/// Parked connections and the means to wait for them.
+#[derive(Debug)]
+pub(super) struct Reactor<S> {
+    epoll: OwnedFd,
+    bell: Bell,
+    chunks: Box<[OnceLock<Chunk<S>>]>,
+    vacant: Mutex<Vacant>,
+    registered: AtomicUsize,
+}
+
+/// Which slot, and which of the connections that have been in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+/// What a waiting worker is woken by.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The bell was rung.
+    Bell,
+    /// A connection has input, or room for output, or has ended.
+    Connection(Key, EventFlags),
+}
+
+/// Whether `visit` takes a connection out of its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    Leave,
+    Take,
+    /// Leave it, but have a worker woken for it.
+    Wake,
+}
+
+/// What came of parking a connection.
+#[derive(Debug)]
+pub(super) enum Parking<S> {
+    Parked,
+    /// There is something to do for it first.
+    Returned(Conn<S>),
+    /// It cannot wait for events: out of slots, memory or watches.
+    Failed(Conn<S>, Errno),
+}
+
+#[derive(Debug)]
+struct Slot<S> {
+    generation: u32,
+    holds: Holds<S>,
+}
+
+#[derive(Debug)]
+enum Holds<S> {
+    Nothing,
+    Parked(Conn<S>),
+    /// The connection is with a worker; events that have come meanwhile.
+    Running(EventFlags),
+}
+
+impl<S> Holds<S> {
+    /// The events that came while the connection was with a worker.
+    fn take_events(&mut self) -> EventFlags {
+        match self {
+            Self::Running(flags) => std::mem::replace(flags, EventFlags::empty()),
+            Self::Nothing | Self::Parked(_) => EventFlags::empty(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Vacant {
+    reusable: Vec<u32>,
+    unused: u32,
+}
+
+impl<S> Reactor<S> {
+    /// With room for so many connections.
+    pub(super) fn new(capacity: usize) -> rustix::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = Bell::new()?;
+        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self {
+            epoll,
+            bell,
+            chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
+            vacant: Mutex::new(Vacant { reusable: Vec::new(), unused: 0 }),
+            registered: AtomicUsize::new(0),
+        })
+    }
+
+    /// Wakes one waiting worker, or the next one that waits.
+    pub(super) fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Whether any connection is registered.
+    pub(super) fn is_used(&self) -> bool {
+        self.registered.load(Relaxed) > 0
+    }
+
+    /// Waits for one event: the kernel elects which worker it wakes.
+    pub(super) fn wait(&self) -> Option<Event> {
+        self.next_event(None)
+    }
+
+    /// An event that is there already.
+    pub(super) fn poll(&self) -> Option<Event> {
+        self.next_event(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    fn next_event(&self, timeout: Option<&Timespec>) -> Option<Event> {
+        let mut space = [MaybeUninit::uninit(); 1];
+        // It fails only with EINTR, and then the caller comes back.
+        let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
+        let event = events.first()?;
+        let data = event.data;
+        Some(match data.u64() {
+            BELL => Event::Bell,
+            data => Event::Connection(Key::from_u64(data), event.flags),
+        })
+    }
+
+    /// Takes the connection out of its slot to run it. None when it has ended, or when a worker
+    /// has it; that one is told of the event when it parks.
+    pub(super) fn take(&self, key: Key, flags: EventFlags) -> Option<Conn<S>> {
+        let mut slot = self.slot(key)?.lock();
+        if slot.generation != key.generation {
+            return None;
+        }
+        match std::mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty())) {
+            Holds::Parked(mut conn) => {
+                conn.wire.note(flags);
+                Some(conn)
+            }
+            Holds::Running(earlier) => {
+                slot.holds = Holds::Running(earlier | flags);
+                None
+            }
+            Holds::Nothing => {
+                slot.holds = Holds::Nothing;
+                None
+            }
+        }
+    }
+
+    /// Puts a connection into its slot, and registers it the first time. `wake` sends it to the
+    /// end of the line instead of leaving it until there is an event. It is returned when there
+    /// was an event meanwhile, or when `stay`, asked with the slot locked, says no.
+    pub(super) fn park(
+        &self,
+        mut conn: Conn<S>,
+        wake: bool,
+        stay: impl FnOnce(&Conn<S>) -> bool,
+    ) -> Parking<S> {
+        let first = conn.key.is_none();
+        let Some(key) = conn.key.or_else(|| self.allocate()) else {
+            return Parking::Failed(conn, Errno::NOMEM);
+        };
+        let Some(slot) = self.slot(key) else { return Parking::Failed(conn, Errno::NOMEM) };
+        let mut slot = slot.lock();
+        let missed = slot.holds.take_events();
+        let staying = missed.is_empty() && stay(&conn);
+        let registered = if staying { self.register(&mut conn, first, key, wake) } else { Ok(()) };
+        if staying && registered.is_ok() {
+            conn.key = Some(key);
+            slot.holds = Holds::Parked(conn);
+            return Parking::Parked;
+        }
+        drop(slot);
+        if first {
+            self.vacate(key);
+        }
+        match registered {
+            Err(errno) => Parking::Failed(conn, errno),
+            Ok(()) => {
+                conn.wire.note(missed);
+                Parking::Returned(conn)
+            }
+        }
+    }
+
+    fn register(&self, conn: &mut Conn<S>, first: bool, key: Key, wake: bool) -> rustix::io::Result<()> {
+        let output = wake || !conn.wire.is_flushed();
+        if first {
+            epoll::add(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
+            self.registered.fetch_add(1, Relaxed);
+        } else if wake || (output && !conn.wants_output) {
+            // Modifying looks at the socket anew, so no edge can be missed. Room for output is one
+            // at once, and that is how a connection gets to the end of the line.
+            epoll::modify(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
+        }
+        conn.wants_output |= output;
+        Ok(())
+    }
+
+    /// Gives the slot of a running connection back, before its socket is closed: a duplicate of
+    /// the descriptor would keep the registration alive.
+    pub(super) fn release(&self, conn: &mut Conn<S>) {
+        let Some(key) = conn.key.take() else { return };
+        // It was added and nobody else deletes it.
+        let _ = epoll::delete(&self.epoll, &conn.wire.socket);
+        self.registered.fetch_sub(1, Relaxed);
+        self.vacate(key);
+    }
+
+    /// Shows every parked connection to `visit`, one at a time and with its slot locked, and hands
+    /// those that it takes to `taken`, released.
+    pub(super) fn visit_parked(
+        &self,
+        mut visit: impl FnMut(Key, &mut Conn<S>) -> Visit,
+        mut taken: impl FnMut(Conn<S>),
+    ) {
+        let unused = self.vacant.lock().unused;
+        for index in 0..unused {
+            if let Some(conn) = self.visit_slot(index, &mut visit) {
+                taken(conn);
+            }
+        }
+    }
+
+    /// The same for one connection, if it is still parked.
+    pub(super) fn take_parked(&self, key: Key, keep: impl Fn(&Conn<S>) -> bool) -> Option<Conn<S>> {
+        self.visit_slot(key.index, &mut |found, conn| {
+            if found == key && !keep(conn) { Visit::Take } else { Visit::Leave }
+        })
+    }
+
+    fn visit_slot(&self, index: u32, visit: &mut impl FnMut(Key, &mut Conn<S>) -> Visit) -> Option<Conn<S>> {
+        let mut slot = self.slot(Key { index, generation: 0 })?.lock();
+        let key = Key { index, generation: slot.generation };
+        let Holds::Parked(conn) = &mut slot.holds else { return None };
+        match visit(key, conn) {
+            Visit::Leave => return None,
+            Visit::Wake => {
+                conn.wants_output = true;
+                let woken = epoll::modify(&self.epoll, &conn.wire.socket, key.data(), interest(true));
+                if woken.is_ok() {
+                    return None;
+                }
+            }
+            Visit::Take => {}
+        }
+        let holds = std::mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty()));
+        drop(slot);
+        let Holds::Parked(mut conn) = holds else { return None };
+        self.release(&mut conn);
+        Some(conn)
+    }
+
+    fn slot(&self, key: Key) -> Option<&Mutex<Slot<S>>> {
+        let index = key.index as usize;
+        let chunk = self.chunks.get(index / CHUNK)?.get_or_init(|| {
+            (0..CHUNK).map(|_| Mutex::new(Slot { generation: 0, holds: Holds::Nothing })).collect()
+        });
+        chunk.get(index % CHUNK)
+    }
+
+    fn allocate(&self) -> Option<Key> {
+        let index = {
+            let mut vacant = self.vacant.lock();
+            match vacant.reusable.pop() {
+                Some(index) => index,
+                None if (vacant.unused as usize) < self.chunks.len() * CHUNK => {
+                    vacant.unused += 1;
+                    vacant.unused - 1
+                }
+                None => return None,
+            }
+        };
+        let mut slot = self.slot(Key { index, generation: 0 })?.lock();
+        slot.holds = Holds::Running(EventFlags::empty());
+        Some(Key { index, generation: slot.generation })
+    }
+
+    /// Empties the slot; events of the connection that was in it find another generation.
+    fn vacate(&self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        {
+            let mut slot = slot.lock();
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.holds = Holds::Nothing;
+        }
+        self.vacant.lock().reusable.push(key.index);
+    }
+}
+
+impl Key {
+    fn data(self) -> EventData {
+        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.index))
+    }
+
+    fn from_u64(data: u64) -> Self {
+        // Both halves are cut to their 32 bits on purpose.
+        Self { index: data as u32, generation: (data >> 32) as u32 }
+    }
+}
+
+/// Room for output is only of interest while some waits, or else every connection would start
+/// with an event for it.
+fn interest(output: bool) -> EventFlags {
+    let input = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    if output { input | EventFlags::OUT } else { input }
+}

@@ -1,0 +1,241 @@
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
+    time::Instant,
+};
+
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
+use rustix::net::{Shutdown, shutdown};
+
+use super::{
+    connection::{Conn, Input},
+    control::Room,
+    exchange::{LINGER_CONNECTIONS, Outcome, Service},
+    handler::Handler,
+    metrics::Gauges,
+    reactor::{Event, Parking, Reactor, Visit},
+};
+
+/// A connection in the queue.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) socket: OwnedFd,
+    pub(super) accepted: Instant,
+}
+
+/// What the workers and the acceptor share.
+#[derive(Debug)]
+pub(super) struct Pool<H: Handler> {
+    pub(super) service: Service<H>,
+    pub(super) reactor: Reactor<H::State>,
+    pub(super) queue: Receiver<Newcomer>,
+    /// Workers that wait for an event, or are about to.
+    idle: AtomicUsize,
+    /// The bell was rung for newcomers and no worker has heard it yet.
+    announced: AtomicBool,
+    /// The socket that each worker is busy with, so that it can be shut down.
+    running: Box<[Mutex<Option<Arc<OwnedFd>>>]>,
+}
+
+impl<H: Handler> Pool<H> {
+    pub(super) fn new(service: Service<H>, queue: Receiver<Newcomer>) -> rustix::io::Result<Self> {
+        Ok(Self {
+            reactor: Reactor::new(service.config.max_connections + LINGER_CONNECTIONS)?,
+            queue,
+            idle: AtomicUsize::new(0),
+            announced: AtomicBool::new(false),
+            running: (0..service.config.workers).map(|_| Mutex::new(None)).collect(),
+            service,
+        })
+    }
+
+    /// Wakes a worker for the queue, if one is idle. The newcomer must be in the queue already:
+    /// a worker counts itself idle first and then looks at the queue once more, so that one of
+    /// the two sees the other.
+    pub(super) fn announce(&self) {
+        fence(SeqCst);
+        if self.idle.load(SeqCst) > 0 && !self.announced.swap(true, SeqCst) {
+            self.reactor.ring();
+        }
+    }
+
+    /// Shuts down the sockets that workers are busy with; how many there were.
+    pub(super) fn shut_down_running(&self) -> usize {
+        let running = self.running.iter().filter_map(|socket| socket.lock().clone());
+        // It fails where the client is gone already.
+        running.filter(|socket| shutdown(socket, Shutdown::Both).is_ok()).count()
+    }
+
+    /// Releases the slot, closes, and counts.
+    pub(super) fn retire(&self, mut conn: Conn<H::State>) {
+        self.reactor.release(&mut conn);
+        self.service.retire(conn);
+    }
+
+    pub(super) fn gauges(&self) -> Gauges {
+        let mut parked = 0;
+        self.reactor.visit_parked(
+            |_, _| {
+                parked += 1;
+                Visit::Leave
+            },
+            drop,
+        );
+        Gauges {
+            open: self.service.control.open.load(Relaxed) as u64,
+            parked,
+            queued: self.queue.len() as u64,
+            busy: self.service.control.busy.load(Relaxed) as u64,
+        }
+    }
+}
+
+/// Takes connections and serves them until the server has nothing left to do.
+pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize) {
+    let mut worker = Worker { pool, index, input: Input::new(), held: None, parked_next: false };
+    while let Some(conn) = worker.next() {
+        worker.attend(conn);
+    }
+    // Each wakes the next, since an edge wakes but one.
+    pool.reactor.ring();
+    pool.service.control.ended_thread();
+}
+
+struct Worker<'a, H: Handler> {
+    pool: &'a Pool<H>,
+    index: usize,
+    input: Input,
+    /// An event that was taken while looking whether others wait.
+    held: Option<Event>,
+    /// The queue and the parked connections take turns.
+    parked_next: bool,
+}
+
+impl<H: Handler> Worker<'_, H> {
+    /// The next connection to serve. None when there will be no more.
+    fn next(&mut self) -> Option<Conn<H::State>> {
+        let pool = self.pool;
+        loop {
+            if pool.service.control.is_cut() {
+                return None;
+            }
+            let event = self.held.take().or_else(|| self.parked_turn());
+            if let Some(conn) = event.and_then(|event| self.heed(event)) {
+                return Some(conn);
+            }
+            if let Some(conn) = self.newcomer() {
+                return Some(conn);
+            }
+            if pool.service.control.finished() {
+                return None;
+            }
+            if let Some(conn) = self.wait().and_then(|event| self.heed(event)) {
+                return Some(conn);
+            }
+        }
+    }
+
+    /// An event for the parked connections' turn, while newcomers wait; none to let those go first.
+    fn parked_turn(&mut self) -> Option<Event> {
+        let turn = self.parked_next && self.pool.reactor.is_used() && !self.pool.queue.is_empty();
+        self.parked_next = false;
+        turn.then(|| self.pool.reactor.poll()).flatten()
+    }
+
+    /// Waits for an event, unless there is a newcomer or nothing more to come.
+    fn wait(&self) -> Option<Event> {
+        let pool = self.pool;
+        pool.idle.fetch_add(1, SeqCst);
+        let idle = pool.queue.is_empty() && !pool.service.control.finished();
+        let event = if idle { pool.reactor.wait() } else { None };
+        pool.idle.fetch_sub(1, SeqCst);
+        event
+    }
+
+    fn heed(&mut self, event: Event) -> Option<Conn<H::State>> {
+        match event {
+            Event::Bell => {
+                self.pool.announced.store(false, SeqCst);
+                None
+            }
+            Event::Connection(key, flags) => self.pool.reactor.take(key, flags),
+        }
+    }
+
+    fn newcomer(&mut self) -> Option<Conn<H::State>> {
+        let pool = self.pool;
+        let Newcomer { socket, accepted } = pool.queue.try_recv().ok()?;
+        self.parked_next = true;
+        let left = pool.queue.len();
+        if left > 0 {
+            // The bell that woke this worker may have been for several.
+            pool.announce();
+        }
+        if left <= pool.service.config.queue / 2 {
+            pool.service.control.room_made(Room::Queue);
+        }
+        pool.service.control.counters.waited(accepted.elapsed());
+        Some(Conn::new(socket, accepted))
+    }
+
+    fn attend(&mut self, mut conn: Conn<H::State>) {
+        let pool = self.pool;
+        pool.service.control.begin_work();
+        *pool.running[self.index].lock() = Some(Arc::clone(&conn.wire.socket));
+        let ended = loop {
+            let held = &mut self.held;
+            let outcome = pool.service.run(&mut conn, &mut self.input, &mut || others_wait(pool, held));
+            if outcome == Outcome::Close {
+                break Some(conn);
+            }
+            match self.park(conn, outcome == Outcome::Yield) {
+                Parking::Parked => break None,
+                Parking::Returned(returned) => conn = returned,
+                Parking::Failed(conn, error) => {
+                    tracing::warn!(%error, "a connection cannot be parked and is closed");
+                    pool.service.control.counters.failed.count();
+                    break Some(conn);
+                }
+            }
+        };
+        *pool.running[self.index].lock() = None;
+        if let Some(conn) = ended {
+            pool.retire(conn);
+        }
+        pool.service.control.end_work();
+    }
+
+    fn park(&self, conn: Conn<H::State>, wake: bool) -> Parking<H::State> {
+        let pool = self.pool;
+        let control = &pool.service.control;
+        let deadline = conn.deadline(&pool.service.config);
+        // The stage is looked at with the slot locked: the acceptor changes it first and visits
+        // the slots then, so that one of the two sees the other.
+        let stay = |conn: &Conn<_>| wake || !(conn.phase.is_idle() && control.draining());
+        let parking = pool.reactor.park(conn, wake, stay);
+        if matches!(parking, Parking::Parked) {
+            control.sweep_at(deadline);
+        }
+        parking
+    }
+}
+
+/// Whether somebody else could be served now. An event that says so is held: it comes once.
+fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
+    if !pool.queue.is_empty() {
+        return true;
+    }
+    if pool.idle.load(Relaxed) > 0 {
+        return false;
+    }
+    *held = pool.reactor.poll();
+    held.is_some()
+}
