@@ -16,6 +16,8 @@ pub struct Echo {
 impl Handler for Echo {
     type State = ();
 
+    const CLIENT_SPEAKS_FIRST: bool = true;
+
     fn open(&self, _: &mut Connection<'_>) -> io::Result<()> {
         Ok(())
     }

@@ -16,6 +16,8 @@ pub struct Hello {
 impl Handler for Hello {
     type State = ();
 
+    const CLIENT_SPEAKS_FIRST: bool = true;
+
     fn open(&self, _: &mut Connection<'_>) -> io::Result<()> {
         Ok(())
     }

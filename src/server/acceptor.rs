@@ -5,6 +5,7 @@ use std::{
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,7 @@ use super::{
     control::Room,
     handler::{Handler, Refusal},
     listener::{AcceptError, Listener},
+    moderation::Moderation,
     reactor::{Key, Parking, Visit},
     worker::{Newcomer, Pool},
 };
@@ -75,7 +77,11 @@ pub(super) struct Acceptor<H: Handler> {
     listeners: Vec<Listener>,
     queue: Sender<Newcomer>,
     admission: Admission,
+    moderation: Moderation,
     backoff: Backoff,
+    /// Newcomers that may still be parked without passing through the queue before the workers
+    /// get a chance to be busy: as many as it holds, so that this is no way around it.
+    unannounced: usize,
     /// The idle connections that give way next, longest idle last.
     victims: Vec<(Instant, Key)>,
     victims_sought: Option<Instant>,
@@ -96,7 +102,9 @@ impl<H: Handler> Acceptor<H> {
             pool,
             listeners,
             queue,
+            moderation: Moderation::new(now),
             backoff: Backoff::new(),
+            unannounced: 0,
             victims: Vec::new(),
             victims_sought: None,
             next_sweep_allowed: now,
@@ -165,6 +173,9 @@ impl<H: Handler> Acceptor<H> {
             None => self.admission.caught_up(now),
             Some(_) => None,
         };
+        if let Some(nap) = self.moderation.caught_up(now) {
+            thread::sleep(nap);
+        }
         (0..self.listeners.len()).for_each(|index| self.follow_load(index));
         Ok(Pause { listen: true, until })
     }
@@ -186,16 +197,37 @@ impl<H: Handler> Acceptor<H> {
             return self.refuse(newcomer.socket, Room::Connection);
         }
         control.open.fetch_add(1, SeqCst);
+        self.admission.admitted();
+        self.moderation.newcomer();
+        self.backoff = Backoff::new();
+        control.counters.accepted.count();
+        if H::CLIENT_SPEAKS_FIRST && self.unannounced > 0 && pool.has_idle_worker() {
+            self.unannounced -= 1;
+            return self.park(newcomer);
+        }
         // It is the only sender and has seen that there is room.
         if let Err(error) = self.queue.try_send(newcomer) {
             control.open.fetch_sub(1, SeqCst);
             return self.refuse(error.into_inner().socket, Room::Queue);
         }
-        control.counters.accepted.count();
         control.counters.queue_highest.raise(self.queue.len() as u64);
-        self.admission.admitted();
-        self.backoff = Backoff::new();
         pool.announce();
+    }
+
+    /// Parks a newcomer without a detour: its request is usually still on the way, and when it
+    /// comes, it wakes an idle worker itself.
+    fn park(&self, newcomer: Newcomer) {
+        let service = &self.pool.service;
+        let conn = Conn::new(newcomer.socket, newcomer.accepted);
+        let deadline = conn.deadline(&service.config);
+        service.control.counters.waited(Duration::ZERO);
+        match self.pool.reactor.park(conn, false, |_| true) {
+            Parking::Parked => service.control.sweep_at(deadline),
+            Parking::Returned(conn) | Parking::Failed(conn, _) => {
+                service.control.counters.failed.count();
+                self.pool.retire(conn);
+            }
+        }
     }
 
     /// Tells the newcomer no: with the handler's text, or a reset where there is none.
@@ -265,7 +297,8 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Waits for newcomers, the bell or the time.
-    fn wait(&self, pause: Pause) {
+    fn wait(&mut self, pause: Pause) {
+        self.unannounced = self.pool.service.config.queue;
         let bell = &self.pool.service.control.bell;
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         if pause.listen {
@@ -403,8 +436,8 @@ impl<H: Handler> Acceptor<H> {
 
     /// Shuts down every connection that is left. A handler that is stuck cannot be ended: its
     /// client hears of the end, and its thread is left behind.
-    fn cut(self) -> Ending {
-        let pool = &self.pool;
+    fn cut(mut self) -> Ending {
+        let pool = Arc::clone(&self.pool);
         let control = &pool.service.control;
         control.cut();
         let mut cut = pool.shut_down_running();

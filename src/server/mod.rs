@@ -10,6 +10,7 @@ mod exchange;
 mod handler;
 mod listener;
 mod metrics;
+mod moderation;
 mod reactor;
 mod threads;
 mod worker;

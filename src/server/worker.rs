@@ -67,6 +67,10 @@ impl<H: Handler> Pool<H> {
         }
     }
 
+    pub(super) fn has_idle_worker(&self) -> bool {
+        self.idle.load(Relaxed) > 0
+    }
+
     /// Shuts down the sockets that workers are busy with; how many there were.
     pub(super) fn shut_down_running(&self) -> usize {
         let running = self.running.iter().filter_map(|socket| socket.lock().clone());
