@@ -6,11 +6,15 @@
 //! while an event of its predecessor may still be under way.
 
 use std::{
+    collections::VecDeque,
     mem::MaybeUninit,
     os::fd::OwnedFd,
     sync::{
         OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -27,6 +31,8 @@ use super::{bell::Bell, connection::Conn};
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;
+/// Events taken at a time. One at a time costs a tenth more CPU per request on a kept connection.
+const EVENTS: usize = 8;
 /// The key of the bell; no slot's, since their index would be beyond the last.
 const BELL: u64 = u64::MAX;
 
@@ -37,6 +43,9 @@ type Chunk<S> = Box<[Mutex<Slot<S>>]>;
 pub(super) struct Reactor<S> {
     epoll: OwnedFd,
     bell: Bell,
+    /// Events that were taken and not yet heeded, oldest first.
+    ready: Mutex<VecDeque<Event>>,
+    ready_count: AtomicUsize,
     chunks: Box<[OnceLock<Chunk<S>>]>,
     vacant: Mutex<Vacant>,
     registered: AtomicUsize,
@@ -56,6 +65,16 @@ pub(super) enum Event {
     Bell,
     /// A connection has input, or room for output, or has ended.
     Connection(Key, EventFlags),
+}
+
+impl From<&epoll::Event> for Event {
+    fn from(event: &epoll::Event) -> Self {
+        let data = event.data;
+        match data.u64() {
+            BELL => Self::Bell,
+            data => Self::Connection(Key::from_u64(data), event.flags),
+        }
+    }
 }
 
 /// Whether `visit` takes a connection out of its slot.
@@ -116,6 +135,8 @@ impl<S> Reactor<S> {
         Ok(Self {
             epoll,
             bell,
+            ready: Mutex::new(VecDeque::new()),
+            ready_count: AtomicUsize::new(0),
             chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::new(Vacant { reusable: Vec::new(), unused: 0 }),
             registered: AtomicUsize::new(0),
@@ -132,26 +153,43 @@ impl<S> Reactor<S> {
         self.registered.load(Relaxed) > 0
     }
 
-    /// Waits for one event: the kernel elects which worker it wakes.
+    /// Waits for an event. A few are taken at once, which saves calls; those beyond the first are
+    /// left for whichever worker comes first.
     pub(super) fn wait(&self) -> Option<Event> {
-        self.next_event(None)
+        self.take_ready().or_else(|| self.next_event(None))
     }
 
     /// An event that is there already.
     pub(super) fn poll(&self) -> Option<Event> {
-        self.next_event(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+        self.take_ready().or_else(|| self.next_event(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))
+    }
+
+    /// Whether there are events that a worker took and left to others.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready_count.load(SeqCst) > 0
+    }
+
+    fn take_ready(&self) -> Option<Event> {
+        if !self.has_ready() {
+            return None;
+        }
+        let mut ready = self.ready.lock();
+        let event = ready.pop_front();
+        self.ready_count.store(ready.len(), SeqCst);
+        event
     }
 
     fn next_event(&self, timeout: Option<&Timespec>) -> Option<Event> {
-        let mut space = [MaybeUninit::uninit(); 1];
+        let mut space = [MaybeUninit::uninit(); EVENTS];
         // It fails only with EINTR, and then the caller comes back.
         let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
-        let event = events.first()?;
-        let data = event.data;
-        Some(match data.u64() {
-            BELL => Event::Bell,
-            data => Event::Connection(Key::from_u64(data), event.flags),
-        })
+        let (first, others) = events.split_first()?;
+        if !others.is_empty() {
+            let mut ready = self.ready.lock();
+            ready.extend(others.iter().map(Event::from));
+            self.ready_count.store(ready.len(), SeqCst);
+        }
+        Some(Event::from(&*first))
     }
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker

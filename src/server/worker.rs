@@ -57,9 +57,9 @@ impl<H: Handler> Pool<H> {
         })
     }
 
-    /// Wakes a worker for the queue, if one is idle. The newcomer must be in the queue already:
-    /// a worker counts itself idle first and then looks at the queue once more, so that one of
-    /// the two sees the other.
+    /// Wakes a worker for the queue or the events left to others, if one is idle. The newcomer or
+    /// the event must be in place already: a worker counts itself idle first and then looks once
+    /// more, so that one of the two sees the other.
     pub(super) fn announce(&self) {
         fence(SeqCst);
         if self.idle.load(SeqCst) > 0 && !self.announced.swap(true, SeqCst) {
@@ -170,7 +170,12 @@ impl<H: Handler> Worker<'_, H> {
                 self.pool.announced.store(false, SeqCst);
                 None
             }
-            Event::Connection(key, flags) => self.pool.reactor.take(key, flags),
+            Event::Connection(key, flags) => {
+                if self.pool.reactor.has_ready() {
+                    self.pool.announce();
+                }
+                self.pool.reactor.take(key, flags)
+            }
         }
     }
 
