@@ -102,15 +102,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         "echo" => start(&args, Echo { experiment }),
         _ => start(&args, Hello { experiment }),
     }?;
-    for addr in handle.local_addrs() {
-        print(format_args!("listening on {addr}\n"));
-    }
     let handle = Arc::new(handle);
     let watched = Arc::clone(&handle);
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || heed(signals, &watched))
         .context("cannot start the thread signals")?;
+    for addr in handle.local_addrs() {
+        print(format_args!("listening on {addr}\n"));
+    }
     let ended = handle.join();
     print(handle.metrics());
     ended?;

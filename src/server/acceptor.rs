@@ -43,6 +43,10 @@ const BATCH: usize = 64;
 const VICTIMS: usize = 64;
 /// Between two such looks, when the last one found nobody.
 const VICTIMS_INTERVAL: Duration = Duration::from_millis(10);
+/// A connection that has not spoken yet keeps its place for this long, since its first request is
+/// probably on the way. Shorter than the patience with a full server, so that places are found in
+/// time.
+const GRACE: Duration = Duration::from_millis(50);
 /// Between two looks for expired connections, so that deadlines are kept to about this; where a
 /// look takes longer than a hundredth of it, the interval grows.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
@@ -273,7 +277,9 @@ impl<H: Handler> Acceptor<H> {
         if let Some(room) = room {
             self.pool.service.control.want_room(room);
             if self.full(now).is_some() {
-                return Pause { listen: false, until };
+                // A connection that may give way says nothing; it has to be looked for.
+                let look = (room == Room::Connection).then_some(now + GRACE);
+                return Pause { listen: false, until: [until, look].into_iter().flatten().min() };
             }
             self.pool.service.control.want_no_room();
         }
@@ -348,7 +354,7 @@ impl<H: Handler> Acceptor<H> {
 
     fn has_victim(&mut self, now: Instant) -> bool {
         if self.victims.is_empty() && self.victims_sought.is_none_or(|at| now >= at + VICTIMS_INTERVAL) {
-            self.find_victims();
+            self.find_victims(now);
             self.victims_sought = self.victims.is_empty().then_some(now);
         }
         !self.victims.is_empty()
@@ -356,10 +362,10 @@ impl<H: Handler> Acceptor<H> {
 
     /// Chooses those that have been idle longest. They stay the longest idle until all are gone
     /// or busy, since whatever parks after this has been idle for less.
-    fn find_victims(&mut self) {
+    fn find_victims(&mut self, now: Instant) {
         let mut idle = mem::take(&mut self.victims);
         let visit = |key, conn: &mut Conn<_>| {
-            if may_give_way(conn) {
+            if may_give_way(conn, now) {
                 idle.push((conn.since, key));
             }
             Visit::Leave
@@ -378,8 +384,9 @@ impl<H: Handler> Acceptor<H> {
                 break;
             }
             let Some((since, key)) = self.victims.pop() else { break };
-            let keep =
-                |conn: &Conn<_>| conn.since != since || !may_give_way(conn) || conn.wire.has_unread_input();
+            let keep = |conn: &Conn<_>| {
+                conn.since != since || !may_give_way(conn, now) || conn.wire.has_unread_input()
+            };
             if let Some(conn) = self.pool.reactor.take_parked(key, keep) {
                 self.pool.service.retire(conn);
                 self.pool.service.control.counters.evicted.count();
@@ -461,8 +468,13 @@ impl<H: Handler> Acceptor<H> {
 }
 
 /// Whether a newcomer may have this connection's place.
-fn may_give_way<S>(conn: &Conn<S>) -> bool {
-    (conn.phase.is_idle() && !conn.again) || conn.phase == Phase::Linger
+fn may_give_way<S>(conn: &Conn<S>, now: Instant) -> bool {
+    match conn.phase {
+        Phase::FirstByte => now >= conn.since + GRACE,
+        Phase::Idle => !conn.again,
+        Phase::Linger => true,
+        Phase::Request | Phase::Reply => false,
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! carries the slot's index and generation, since a closed descriptor's number comes back at once
 //! while an event of its predecessor may still be under way.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     mem::MaybeUninit,
@@ -12,7 +15,7 @@ use std::{
     sync::{
         OnceLock,
         atomic::{
-            AtomicUsize,
+            AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -43,6 +46,8 @@ type Chunk<S> = Box<[Mutex<Slot<S>>]>;
 pub(super) struct Reactor<S> {
     epoll: OwnedFd,
     bell: Bell,
+    /// The bell was rung by `ring_once` and no worker has heard it yet.
+    rung: AtomicBool,
     /// Events that were taken and not yet heeded, oldest first.
     ready: Mutex<VecDeque<Event>>,
     ready_count: AtomicUsize,
@@ -58,24 +63,8 @@ pub(super) struct Key {
     generation: u32,
 }
 
-/// What a waiting worker is woken by.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// The bell was rung.
-    Bell,
-    /// A connection has input, or room for output, or has ended.
-    Connection(Key, EventFlags),
-}
-
-impl From<&epoll::Event> for Event {
-    fn from(event: &epoll::Event) -> Self {
-        let data = event.data;
-        match data.u64() {
-            BELL => Self::Bell,
-            data => Self::Connection(Key::from_u64(data), event.flags),
-        }
-    }
-}
+/// A connection has input, or room for output, or has ended.
+pub(super) type Event = (Key, EventFlags);
 
 /// Whether `visit` takes a connection out of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +124,7 @@ impl<S> Reactor<S> {
         Ok(Self {
             epoll,
             bell,
+            rung: AtomicBool::new(false),
             ready: Mutex::new(VecDeque::new()),
             ready_count: AtomicUsize::new(0),
             chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
@@ -148,13 +138,20 @@ impl<S> Reactor<S> {
         self.bell.ring();
     }
 
+    /// The same, unless it was rung and no worker has heard it yet.
+    pub(super) fn ring_once(&self) {
+        if !self.rung.swap(true, SeqCst) {
+            self.ring();
+        }
+    }
+
     /// Whether any connection is registered.
     pub(super) fn is_used(&self) -> bool {
         self.registered.load(Relaxed) > 0
     }
 
-    /// Waits for an event. A few are taken at once, which saves calls; those beyond the first are
-    /// left for whichever worker comes first.
+    /// Waits for an event, or until the bell is rung. A few events are taken at once, which saves
+    /// calls; those beyond the first are left for whichever worker comes first.
     pub(super) fn wait(&self) -> Option<Event> {
         self.take_ready().or_else(|| self.next_event(None))
     }
@@ -183,18 +180,30 @@ impl<S> Reactor<S> {
         let mut space = [MaybeUninit::uninit(); EVENTS];
         // It fails only with EINTR, and then the caller comes back.
         let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
-        let (first, others) = events.split_first()?;
-        if !others.is_empty() {
+        // The bell is heard at once: left to others, nobody would ring it again.
+        let mut events = events.iter().filter_map(|event| {
+            let (data, flags) = (event.data, event.flags);
+            match data.u64() {
+                BELL => {
+                    self.rung.store(false, SeqCst);
+                    None
+                }
+                data => Some((Key::from_u64(data), flags)),
+            }
+        });
+        let first = events.next();
+        let mut others = events.peekable();
+        if others.peek().is_some() {
             let mut ready = self.ready.lock();
-            ready.extend(others.iter().map(Event::from));
+            ready.extend(others);
             self.ready_count.store(ready.len(), SeqCst);
         }
-        Some(Event::from(&*first))
+        first
     }
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker
     /// has it; that one is told of the event when it parks.
-    pub(super) fn take(&self, key: Key, flags: EventFlags) -> Option<Conn<S>> {
+    pub(super) fn take(&self, (key, flags): Event) -> Option<Conn<S>> {
         let mut slot = self.slot(key)?.lock();
         if slot.generation != key.generation {
             return None;

@@ -3,7 +3,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicUsize,
             Ordering::{Relaxed, SeqCst},
             fence,
         },
@@ -39,8 +39,6 @@ pub(super) struct Pool<H: Handler> {
     pub(super) queue: Receiver<Newcomer>,
     /// Workers that wait for an event, or are about to.
     idle: AtomicUsize,
-    /// The bell was rung for newcomers and no worker has heard it yet.
-    announced: AtomicBool,
     /// The socket that each worker is busy with, so that it can be shut down.
     running: Box<[Mutex<Option<Arc<OwnedFd>>>]>,
 }
@@ -51,7 +49,6 @@ impl<H: Handler> Pool<H> {
             reactor: Reactor::new(service.config.max_connections + LINGER_CONNECTIONS)?,
             queue,
             idle: AtomicUsize::new(0),
-            announced: AtomicBool::new(false),
             running: (0..service.config.workers).map(|_| Mutex::new(None)).collect(),
             service,
         })
@@ -62,13 +59,13 @@ impl<H: Handler> Pool<H> {
     /// more, so that one of the two sees the other.
     pub(super) fn announce(&self) {
         fence(SeqCst);
-        if self.idle.load(SeqCst) > 0 && !self.announced.swap(true, SeqCst) {
-            self.reactor.ring();
+        if self.has_idle_worker() {
+            self.reactor.ring_once();
         }
     }
 
     pub(super) fn has_idle_worker(&self) -> bool {
-        self.idle.load(Relaxed) > 0
+        self.idle.load(SeqCst) > 0
     }
 
     /// Shuts down the sockets that workers are busy with; how many there were.
@@ -164,19 +161,13 @@ impl<H: Handler> Worker<'_, H> {
         event
     }
 
+    /// Takes the event's connection, after seeing to it that whatever else is there gets a worker:
+    /// this one is going to be busy.
     fn heed(&mut self, event: Event) -> Option<Conn<H::State>> {
-        match event {
-            Event::Bell => {
-                self.pool.announced.store(false, SeqCst);
-                None
-            }
-            Event::Connection(key, flags) => {
-                if self.pool.reactor.has_ready() {
-                    self.pool.announce();
-                }
-                self.pool.reactor.take(key, flags)
-            }
+        if self.pool.reactor.has_ready() || !self.pool.queue.is_empty() {
+            self.pool.announce();
         }
+        self.pool.reactor.take(event)
     }
 
     fn newcomer(&mut self) -> Option<Conn<H::State>> {
@@ -184,7 +175,7 @@ impl<H: Handler> Worker<'_, H> {
         let Newcomer { socket, accepted } = pool.queue.try_recv().ok()?;
         self.parked_next = true;
         let left = pool.queue.len();
-        if left > 0 {
+        if left > 0 || pool.reactor.has_ready() {
             // The bell that woke this worker may have been for several.
             pool.announce();
         }
@@ -246,5 +237,6 @@ fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
         return false;
     }
     *held = pool.reactor.poll();
-    held.is_some()
+    // Looking may have heard the bell, which was for the queue.
+    held.is_some() || !pool.queue.is_empty()
 }

@@ -1,0 +1,85 @@
+//! The command line: what it says to wrong input.
+
+use std::{io::Write, process::Stdio, time::Duration};
+
+use overfall::Server;
+
+use crate::support::*;
+
+#[test]
+fn wrong_usage_is_one_sentence_that_names_the_flag() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--workers", "0"], "--workers is 0; it may be 1 to 4096"),
+        (&["--queue", "0"], "--queue is 0; it may be 1 to 1000000"),
+        (&["--backlog", "0"], "--backlog is 0; it may be 1 to 2147483647"),
+        (&["--max-connections", "0"], "--max-connections is 0; it may be 1 to 16000000"),
+        (&["--workers", "many"], "'many' for '--workers <N>'"),
+        (&["--listen", "nowhere"], "'nowhere' for '--listen <ADDR>'"),
+        (&["--listen", "127.0.0.1:70000"], "'127.0.0.1:70000' for '--listen <ADDR>'"),
+        (&["--idle-timeout", "soon"], "'soon' for '--idle-timeout <D>'"),
+        (&["--io-timeout", "0s"], "--io-timeout is 0ns; it may be 1ms to 365 days"),
+        (&["--on-full", "panic"], "'panic' for '--on-full <POLICY>'"),
+        (&["--app", "telnet"], "'telnet' for '--app <APP>'"),
+        (&["--busy-reply", r"\q"], "'\\q' for '--busy-reply <TEXT>'"),
+        (&["--wrokers", "1"], "'--wrokers'"),
+    ];
+    for (args, expected) in cases {
+        let output = run(&[&["serve", "-q"], *args].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_builder_names_what_is_wrong() {
+    let closure = |_: &mut overfall::Connection<'_>| Ok(overfall::Next::Close);
+    let error = Server::builder().serve(closure).unwrap_err();
+    assert_eq!(error.to_string(), "there is no address to listen on; give at least one");
+    let error = builder().idle_timeout(Duration::ZERO).serve(closure).unwrap_err();
+    assert_eq!(error.setting_name(), Some("idle_timeout"));
+    let error = Server::builder().bind("127.0.0.1:0").bind("256.0.0.1:1").serve(closure).unwrap_err();
+    assert!(error.to_string().starts_with("cannot listen on 256.0.0.1:1: "), "{error}");
+    assert_eq!(
+        std::io::Error::from(builder().workers(0).serve(closure).unwrap_err()).kind(),
+        std::io::ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for args in [&["--help"][..], &["serve", "--help"], &["--version"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_logged_and_nothing_goes_to_a_closed_output() {
+    let mut command =
+        overfall(&["serve", "--listen", "127.0.0.1:0", "--workers", "3", "--backlog", "100000000"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("is limited by net.core.somaxconn") {
+        assert!(std::io::BufRead::read_line(&mut log, &mut text).unwrap() > 0, "{text}");
+    }
+    assert!(text.contains("workers: 3") && text.contains("queue: 48"), "{text}");
+    // Printing the counters to nobody ends nothing.
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn work_is_burnt_and_blocking_sleeps() {
+    let served = serve(&["--work", "1ms", "--block", "1ms"]);
+    let mut client = connect(served.addr);
+    client.write_all(b"Hello, server!").unwrap();
+    assert_eq!(rest(&client).unwrap(), b"Hello, client!");
+}

@@ -1,0 +1,160 @@
+//! Shutting down.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
+
+use overfall::{OnFull, Server};
+use rustix::process::Signal;
+
+use crate::support::*;
+
+#[test]
+fn what_is_in_the_queue_and_in_the_backlog_is_finished() {
+    let (handle, gate) = serve_lines(builder().workers(1).queue(2).on_full(OnFull::Wait));
+    let clients: Vec<_> = (0..10).map(|_| connect(handle.local_addr())).collect();
+    clients.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(1);
+    await_that("the queue is full", || handle.metrics().queue_depth == 2);
+    handle.shutdown();
+    gate.open(10);
+    assert!(clients.iter().all(|client| hear(client) == "unblocked"));
+    handle.join().unwrap();
+    assert_eq!(handle.metrics().accepted, 10);
+    assert!(std::net::TcpStream::connect(handle.local_addr()).is_err());
+}
+
+#[test]
+fn idle_connections_are_closed_and_half_a_request_is_finished() {
+    let (handle, _gate) = serve_lines(builder());
+    let idle = connect(handle.local_addr());
+    let silent = connect(handle.local_addr());
+    let mut half = connect(handle.local_addr());
+    assert_eq!(ask(&idle, "say 1"), "1");
+    assert_eq!(ask(&half, "say 1"), "1");
+    half.write_all(b"say half and").unwrap();
+    await_that("all are parked", || handle.metrics().connections_parked == 3);
+    handle.shutdown();
+    assert_eq!(rest(&idle).unwrap(), b"");
+    assert_eq!(rest(&silent).unwrap(), b"");
+    assert_eq!(ask(&half, " half"), "half and half");
+    assert_eq!(rest(&half).unwrap(), b"");
+    handle.join().unwrap();
+}
+
+#[test]
+fn requests_of_parked_connections_that_have_come_are_answered() {
+    let (handle, gate) = serve_lines(builder().workers(1));
+    let clients: Vec<_> = (0..10).map(|_| connect(handle.local_addr())).collect();
+    clients.iter().for_each(|client| assert_eq!(ask(client, "say 1"), "1"));
+    tell(&clients[0], "block");
+    gate.await_blocked(1);
+    clients[1..].iter().for_each(|client| tell(client, "say 2"));
+    handle.shutdown();
+    gate.open(1);
+    assert_eq!(hear(&clients[0]), "unblocked");
+    clients[1..].iter().for_each(|client| assert_eq!(hear(client), "2"));
+    handle.join().unwrap();
+}
+
+#[test]
+fn a_stuck_handler_is_cut_at_the_drain_timeout() {
+    let (handle, gate) = serve_lines(builder().workers(1).queue(1).drain_timeout(Duration::from_millis(100)));
+    let stuck = connect(handle.local_addr());
+    tell(&stuck, "block");
+    gate.await_blocked(1);
+    let queued = connect(handle.local_addr());
+    await_that("the second waits", || handle.metrics().queue_depth == 1);
+    handle.shutdown();
+    // The client hears of the end although the handler goes on.
+    assert_eq!(rest(&stuck).unwrap(), b"");
+    let _ = rest(&queued);
+    let error = handle.join().unwrap_err().to_string();
+    assert_eq!(error, "connections still open at the drain timeout of 100ms, and shut down then: 2");
+    assert_eq!(handle.metrics().cut, 2);
+    // It says so again.
+    assert_eq!(handle.join().unwrap_err().to_string(), error);
+    gate.open(1);
+}
+
+#[test]
+fn dropping_the_handle_shuts_down() {
+    let (handle, _gate) = serve_lines(builder());
+    let addr = handle.local_addr();
+    let client = connect(addr);
+    assert_eq!(ask(&client, "say 1"), "1");
+    drop(handle);
+    assert_eq!(rest(&client).unwrap(), b"");
+    assert!(std::net::TcpStream::connect(addr).is_err());
+}
+
+#[test]
+fn several_may_join() {
+    let (handle, _gate) = serve_lines(builder());
+    thread::scope(|scope| {
+        let joined: Vec<_> = (0..3).map(|_| scope.spawn(|| handle.join())).collect();
+        handle.shutdown();
+        joined.into_iter().for_each(|joined| joined.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn a_server_takes_listeners_and_addresses_of_both_families() {
+    let given = TcpListener::bind("127.0.0.1:0").unwrap();
+    let given_addr = given.local_addr().unwrap();
+    let builder = Server::builder().workers(1).from_listener(given).bind("127.0.0.1:0");
+    let (handle, _gate) = match std::net::TcpListener::bind("[::1]:0") {
+        Ok(_) => serve_lines(builder.bind("[::1]:0")),
+        Err(error) => {
+            eprintln!("SKIPPED: the IPv6 part, since this machine has none: {error}");
+            serve_lines(builder)
+        }
+    };
+    assert_eq!(handle.local_addr(), given_addr);
+    for &addr in handle.local_addrs() {
+        assert_eq!(ask(&connect(addr), &format!("say {addr}")), addr.to_string());
+    }
+}
+
+#[test]
+fn term_drains_and_ends_with_status_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut served = serve(&["--app", "echo"]);
+        let client = connect(served.addr);
+        assert_eq!(ask(&client, "hello"), "hello");
+        served.signal(signal);
+        assert_eq!(rest(&client).unwrap(), b"");
+        let (status, counters) = served.wait();
+        assert_eq!(status, Some(0));
+        assert!(counters.contains("accepted                 1\n"), "{counters}");
+    }
+}
+
+#[test]
+fn a_stuck_request_ends_with_status_1() {
+    let mut served = serve(&["--workers", "1", "--block", "1h", "--drain-timeout", "100ms"]);
+    let mut client = connect(served.addr);
+    client.write_all(b"hello").unwrap();
+    while served.counter("busy_workers") == 0 {}
+    served.signal(Signal::TERM);
+    let _ = client.read(&mut [0]);
+    let (status, counters) = served.wait();
+    assert_eq!(status, Some(1));
+    assert!(counters.contains("cut                      1\n"), "{counters}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut served = serve(&["--workers", "1", "--block", "1h", "--drain-timeout", "1h"]);
+    let mut client = connect(served.addr);
+    client.write_all(b"hello").unwrap();
+    while served.counter("busy_workers") == 0 {}
+    served.signal(Signal::TERM);
+    // It has understood the first when it accepts no more.
+    await_that("it drains", || std::net::TcpStream::connect(served.addr).is_err());
+    served.signal(Signal::TERM);
+    assert_eq!(served.wait().0, Some(128 + 15));
+}

@@ -1,0 +1,10 @@
+//! The server and the command against real sockets.
+
+mod command;
+mod drain;
+mod full;
+mod limits;
+mod models;
+mod parked;
+mod support;
+mod unhappy;

@@ -1,0 +1,192 @@
+//! Connections that are open and have nothing to say.
+
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use overfall::{Connection, Handler, Next, apps::Echo};
+use rustix::net::SendFlags;
+
+use crate::support::*;
+
+#[test]
+fn silent_connections_cost_no_thread_and_delay_nobody() {
+    let served = serve(&["--workers", "2", "--app", "echo"]);
+    let threads = served.threads();
+    let silent: Vec<_> = (0..500).map(|_| connect(served.addr)).collect();
+    assert_eq!(exchange(served.addr, b"hello").unwrap(), b"hello");
+    assert_eq!(served.threads(), threads);
+    drop(silent);
+}
+
+#[test]
+fn five_thousand_parked_connections_all_wake_up() {
+    const COUNT: usize = 5_000;
+    if raise_descriptor_limit() < COUNT as u64 + 500 {
+        eprintln!("SKIPPED: five_thousand_parked_connections needs a hard limit of 5,500 open files");
+        return;
+    }
+    let mut served = serve(&["--workers", "2", "--app", "echo"]);
+    let threads = served.threads();
+    let clients: Vec<_> = (0..COUNT).map(|_| connect(served.addr)).collect();
+    for round in ["once", "again"] {
+        for client in &clients {
+            assert_eq!(ask(client, round), round);
+        }
+    }
+    assert_eq!(served.threads(), threads);
+    assert_eq!(served.counter("connections_open"), COUNT as u64);
+    assert!(served.counter("connections_parked") >= COUNT as u64 - 2);
+}
+
+#[test]
+fn a_parked_connection_wakes_up_while_all_but_one_worker_are_busy() {
+    let (handle, gate) = serve_lines(builder().workers(4));
+    let parked: Vec<_> = (0..50).map(|_| connect(handle.local_addr())).collect();
+    parked.iter().for_each(|client| assert_eq!(ask(client, "say 1"), "1"));
+    let busy: Vec<_> = (0..3).map(|_| connect(handle.local_addr())).collect();
+    busy.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(3);
+    // At once, so that several events are there for the one worker.
+    parked.iter().for_each(|client| tell(client, "say 2"));
+    parked.iter().for_each(|client| assert_eq!(hear(client), "2"));
+    gate.open(3);
+}
+
+#[test]
+fn events_taken_by_a_worker_that_then_blocks_are_served_by_others() {
+    let (handle, gate) = serve_lines(builder().workers(2));
+    let clients: Vec<_> = (0..40).map(|_| connect(handle.local_addr())).collect();
+    for round in 0..20 {
+        let blocker = &clients[round];
+        // The blocker's event comes together with many others.
+        tell(blocker, "block");
+        let others = clients.iter().filter(|client| !std::ptr::eq(*client, blocker));
+        others.clone().for_each(|client| tell(client, "say on"));
+        others.for_each(|client| assert_eq!(hear(client), "on"));
+        gate.await_blocked(1);
+        gate.open(1);
+        assert_eq!(hear(blocker), "unblocked");
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    let (handle, _gate) = serve_lines(builder().workers(3));
+    let addr = handle.local_addr();
+    // Newcomers and kept connections, with workers that fall idle all the time.
+    all_at_once(8, move |client| {
+        for round in 0..200 {
+            let kept = connect(addr);
+            for turn in 0..1 + (client + round) % 3 {
+                assert_eq!(ask(&kept, &format!("say {turn}")), turn.to_string());
+            }
+        }
+    });
+    await_that("all are closed", || handle.metrics().connections_open == 0);
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_and_others_get_their_turn() {
+    let (handle, gate) = serve_lines(builder().workers(1));
+    let greedy = connect(handle.local_addr());
+    let modest = connect(handle.local_addr());
+    assert_eq!(ask(&modest, "say 1"), "1");
+    tell(&greedy, "block\nblock\nblock\nblock");
+    gate.await_blocked(1);
+    tell(&modest, "say 2");
+    // One more request of the greedy one at most, which the worker may have begun before.
+    gate.open(1);
+    gate.await_blocked(1);
+    gate.open(1);
+    assert_eq!(hear(&modest), "2");
+    gate.open(2);
+    (0..4).for_each(|_| assert_eq!(hear(&greedy), "unblocked"));
+}
+
+#[test]
+fn a_request_may_come_in_pieces() {
+    let (handle, _gate) = serve_lines(builder());
+    let mut client = connect(handle.local_addr());
+    for byte in b"say piece by piece" {
+        client.write_all(&[*byte]).unwrap();
+        thread::yield_now();
+    }
+    assert_eq!(ask(&client, ""), "piece by piece");
+}
+
+#[test]
+fn each_connection_keeps_its_state() {
+    let (handle, _gate) = serve_lines(builder());
+    let clients: Vec<_> = (0..10).map(|_| connect(handle.local_addr())).collect();
+    for round in 1..=3 {
+        clients.iter().for_each(|client| assert_eq!(ask(client, "state"), round.to_string()));
+    }
+}
+
+#[test]
+fn data_and_the_end_of_the_stream_in_one_segment() {
+    let handle = builder().serve(Echo::default()).unwrap();
+    for parked in [false, true] {
+        let mut client = connect(handle.local_addr());
+        if parked {
+            assert_eq!(ask(&client, "first"), "first");
+            await_that("it is parked", || handle.metrics().connections_parked == 1);
+        }
+        rustix::net::send(&client, b"last", SendFlags::MORE).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "last");
+    }
+}
+
+#[test]
+fn everything_sent_before_a_half_close_comes_back() {
+    let handle = builder().serve(Echo::default()).unwrap();
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let mut client = connect(handle.local_addr());
+    let mut writer = client.try_clone().unwrap();
+    let expected = sent.clone();
+    let writing = thread::spawn(move || {
+        writer.write_all(&sent).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    writing.join().unwrap();
+    assert!(received == expected, "{} bytes of {}", received.len(), expected.len());
+}
+
+/// Greets, and says `late` when its client is.
+struct Greeter(mpsc::SyncSender<()>);
+
+impl Handler for Greeter {
+    type State = ();
+
+    fn open(&self, connection: &mut Connection<'_>) -> io::Result<()> {
+        connection.write_all(b"welcome\n")
+    }
+
+    fn ready(&self, _: &mut Connection<'_>, (): &mut ()) -> io::Result<Next> {
+        Ok(Next::Close)
+    }
+
+    fn expired(&self, connection: &mut Connection<'_>, (): &mut ()) -> io::Result<Next> {
+        connection.write_all(b"late\n")?;
+        Ok(if self.0.try_send(()).is_ok() { Next::Park } else { Next::Close })
+    }
+}
+
+#[test]
+fn a_server_may_speak_first_and_hears_of_deadlines() {
+    let (warnings, _kept) = mpsc::sync_channel(1);
+    let handle = builder().first_byte_timeout(Duration::from_millis(50)).serve(Greeter(warnings)).unwrap();
+    let client = connect(handle.local_addr());
+    // The first time it parks once more.
+    assert_eq!(rest(&client).unwrap(), b"welcome\nlate\nlate\n");
+}

@@ -1,0 +1,267 @@
+//! Verbs for the tests: a server to ask, clients that ask it, a command to run.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::{
+        Arc, Barrier,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use overfall::{Builder, Connection, Handle, Handler, Next, Server};
+use parking_lot::Mutex;
+
+/// No test waits longer than this for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A handler of lines: each is a request, with as many replies as it says.
+///
+/// - `say TEXT`: the text
+/// - `block`: says so on a channel, waits for the gate, and replies `unblocked`
+/// - `panic`, `fail`: does that
+/// - `big N`: that many bytes
+/// - `close`: replies `bye` and closes
+/// - `state`: how many requests this connection has made
+pub(crate) struct Lines {
+    entered: Mutex<Sender<()>>,
+    gate: Mutex<Receiver<()>>,
+}
+
+/// The other side of [`Lines`].
+pub(crate) struct Gate {
+    entered: Receiver<()>,
+    open: Sender<()>,
+}
+
+impl Gate {
+    /// Returns when this many more handlers are blocked.
+    pub(crate) fn await_blocked(&self, count: usize) {
+        for _ in 0..count {
+            self.entered.recv_timeout(PATIENCE).expect("a handler blocks");
+        }
+    }
+
+    /// Lets this many handlers go on.
+    pub(crate) fn open(&self, count: usize) {
+        (0..count).for_each(|_| self.open.send(()).expect("the handler is there"));
+    }
+}
+
+pub(crate) fn lines() -> (Lines, Gate) {
+    let (entered, blocked) = channel();
+    let (open, gate) = channel();
+    (Lines { entered: Mutex::new(entered), gate: Mutex::new(gate) }, Gate { entered: blocked, open })
+}
+
+impl Handler for Lines {
+    type State = usize;
+
+    fn open(&self, _: &mut Connection<'_>) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn ready(&self, connection: &mut Connection<'_>, requests: &mut usize) -> io::Result<Next> {
+        let Some(end) = connection.input().iter().position(|&byte| byte == b'\n') else {
+            return Ok(if connection.ended() { Next::Close } else { Next::Park });
+        };
+        let line = String::from_utf8_lossy(&connection.input()[..end]).into_owned();
+        connection.consume(end + 1);
+        *requests += 1;
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("say", text) => writeln!(connection, "{text}")?,
+            ("block", _) => {
+                self.entered.lock().send(()).expect("the test listens");
+                // A test that is over opens every gate.
+                let _ = self.gate.lock().recv();
+                writeln!(connection, "unblocked")?;
+            }
+            ("big", size) => connection.write_all(&vec![b'x'; size.parse().expect("a number")])?,
+            ("state", _) => writeln!(connection, "{requests}")?,
+            ("close", _) => {
+                writeln!(connection, "bye")?;
+                return Ok(Next::Close);
+            }
+            ("fail", _) => return Err(io::Error::other("as told")),
+            _ => panic!("as told"),
+        }
+        Ok(Next::Again)
+    }
+}
+
+/// The builder of a server on a free port, with two workers.
+pub(crate) fn builder() -> Builder {
+    Server::builder().bind("127.0.0.1:0").workers(2)
+}
+
+/// A server of lines.
+pub(crate) fn serve_lines(builder: Builder) -> (Handle, Gate) {
+    let (handler, gate) = lines();
+    (builder.serve(handler).expect("it serves"), gate)
+}
+
+/// A client that gives up after [`PATIENCE`].
+pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// What a client gets that is refused: a reset may come before it knows that it is connected.
+pub(crate) fn refused_with(addr: SocketAddr) -> Result<Vec<u8>, io::ErrorKind> {
+    TcpStream::connect(addr).map_err(|error| error.kind()).and_then(|stream| rest(&stream))
+}
+
+/// Sends a line.
+pub(crate) fn tell(mut stream: &TcpStream, line: &str) {
+    stream.write_all(format!("{line}\n").as_bytes()).expect("it reads");
+}
+
+/// Receives a line; what came without its end, where there is none.
+pub(crate) fn hear(mut stream: &TcpStream) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).expect("a reply") == 1 && byte != *b"\n" {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).expect("text")
+}
+
+/// Sends a line and receives one.
+pub(crate) fn ask(stream: &TcpStream, line: &str) -> String {
+    tell(stream, line);
+    hear(stream)
+}
+
+/// Sends bytes, ends that side, and receives all that comes.
+pub(crate) fn exchange(addr: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = connect(addr);
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply)?;
+    Ok(reply)
+}
+
+/// What comes until the end: bytes, or the kind of error that came after none.
+pub(crate) fn rest(mut stream: &TcpStream) -> Result<Vec<u8>, io::ErrorKind> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes).map_err(|error| error.kind())
+}
+
+/// Runs as many clients at once and gives what they got.
+pub(crate) fn all_at_once<T: Send + 'static>(
+    count: usize,
+    client: impl Fn(usize) -> T + Send + Sync + 'static,
+) -> Vec<T> {
+    let client = Arc::new(client);
+    let barrier = Arc::new(Barrier::new(count));
+    let run = |index| {
+        let (client, barrier) = (Arc::clone(&client), Arc::clone(&barrier));
+        thread::spawn(move || {
+            barrier.wait();
+            client(index)
+        })
+    };
+    let clients: Vec<_> = (0..count).map(run).collect();
+    clients.into_iter().map(|client| client.join().expect("the client ends well")).collect()
+}
+
+/// Returns when the condition holds. It is asked again and again, so that no test depends on how
+/// long anything takes.
+pub(crate) fn await_that(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Lets this process open as many files as it may; how many that are.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// The command.
+pub(crate) fn overfall(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overfall"));
+    command.args(args);
+    command
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    overfall(args).output().expect("it runs")
+}
+
+/// `overfall serve` as a process, killed when dropped.
+pub(crate) struct Served {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    pub(crate) addr: SocketAddr,
+}
+
+pub(crate) fn serve(args: &[&str]) -> Served {
+    let mut command = overfall(&["serve", "-q", "--listen", "127.0.0.1:0"]);
+    let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it says where");
+    let addr =
+        line.trim().strip_prefix("listening on ").expect("the first line").parse().expect("an address");
+    Served { child, out, addr }
+}
+
+impl Served {
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("it is there");
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is there").count()
+    }
+
+    /// Asks for the counters and gives one.
+    pub(crate) fn counter(&mut self, name: &str) -> u64 {
+        self.signal(rustix::process::Signal::USR1);
+        let mut found = None;
+        loop {
+            let mut line = String::new();
+            assert!(self.out.read_line(&mut line).expect("counters") > 0, "standard output ended");
+            let (key, value) = line.trim().split_once(' ').expect("name and value");
+            if key == name {
+                found = value.trim().parse().ok();
+            }
+            if key == "wait_max_us" {
+                return found.expect("the counter");
+            }
+        }
+    }
+
+    /// Waits for its end; the status and what it still printed.
+    pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
+        let mut text = String::new();
+        self.out.read_to_string(&mut text).expect("text");
+        (self.child.wait().expect("it ends").code(), text)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
