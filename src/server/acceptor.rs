@@ -18,12 +18,14 @@ use rustix::{
 
 use super::{
     admission::{Admission, Verdict},
-    connection::{Conn, Phase, poll_until},
+    conn::Conn,
     control::Room,
+    eviction::{Eviction, GRACE},
     handler::{Handler, Refusal},
     listener::{AcceptError, Listener},
     moderation::Moderation,
-    reactor::{Key, Parking, Visit},
+    reactor::{Parking, Visit},
+    wire::poll_until,
     worker::{Newcomer, Pool},
 };
 
@@ -38,15 +40,6 @@ pub(super) enum Ending {
 
 /// Newcomers taken from one listener before the others, and the time, get their turn.
 const BATCH: usize = 64;
-/// Idle connections chosen at a time to give way to newcomers, since finding them is a look at
-/// every slot.
-const VICTIMS: usize = 64;
-/// Between two such looks, when the last one found nobody.
-const VICTIMS_INTERVAL: Duration = Duration::from_millis(10);
-/// A connection that has not spoken yet keeps its place for this long, since its first request is
-/// probably on the way. Shorter than the patience with a full server, so that places are found in
-/// time.
-const GRACE: Duration = Duration::from_millis(50);
 /// Between two looks for expired connections, so that deadlines are kept to about this; where a
 /// look takes longer than a hundredth of it, the interval grows.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
@@ -86,9 +79,7 @@ pub(super) struct Acceptor<H: Handler> {
     /// Newcomers that may still be parked without passing through the queue before the workers
     /// get a chance to be busy: as many as it holds, so that this is no way around it.
     unannounced: usize,
-    /// The idle connections that give way next, longest idle last.
-    victims: Vec<(Instant, Key)>,
-    victims_sought: Option<Instant>,
+    eviction: Eviction,
     next_sweep_allowed: Instant,
 }
 
@@ -109,8 +100,7 @@ impl<H: Handler> Acceptor<H> {
             moderation: Moderation::new(now),
             backoff: Backoff::new(),
             unannounced: 0,
-            victims: Vec::new(),
-            victims_sought: None,
+            eviction: Eviction::new(),
             next_sweep_allowed: now,
         }
     }
@@ -191,14 +181,20 @@ impl<H: Handler> Acceptor<H> {
             return Some(Room::Queue);
         }
         let at_limit = service.control.open.load(SeqCst) >= service.config.max_connections;
-        (at_limit && !self.has_victim(now)).then_some(Room::Connection)
+        (at_limit && !self.eviction.is_possible(&self.pool.reactor, now)).then_some(Room::Connection)
     }
 
     fn admit(&mut self, newcomer: Newcomer) {
         let pool = Arc::clone(&self.pool);
         let control = &pool.service.control;
-        if control.open.load(SeqCst) >= pool.service.config.max_connections && !self.evict() {
-            return self.refuse(newcomer.socket, Room::Connection);
+        if control.open.load(SeqCst) >= pool.service.config.max_connections {
+            match self.eviction.evict(&pool.reactor, newcomer.accepted) {
+                Some(idle) => {
+                    control.counters.evicted.count();
+                    pool.service.retire(idle);
+                }
+                None => return self.refuse(newcomer.socket, Room::Connection),
+            }
         }
         control.open.fetch_add(1, SeqCst);
         self.admission.admitted();
@@ -352,50 +348,6 @@ impl<H: Handler> Acceptor<H> {
         started.elapsed()
     }
 
-    fn has_victim(&mut self, now: Instant) -> bool {
-        if self.victims.is_empty() && self.victims_sought.is_none_or(|at| now >= at + VICTIMS_INTERVAL) {
-            self.find_victims(now);
-            self.victims_sought = self.victims.is_empty().then_some(now);
-        }
-        !self.victims.is_empty()
-    }
-
-    /// Chooses those that have been idle longest. They stay the longest idle until all are gone
-    /// or busy, since whatever parks after this has been idle for less.
-    fn find_victims(&mut self, now: Instant) {
-        let mut idle = mem::take(&mut self.victims);
-        let visit = |key, conn: &mut Conn<_>| {
-            if may_give_way(conn, now) {
-                idle.push((conn.since, key));
-            }
-            Visit::Leave
-        };
-        self.pool.reactor.visit_parked(visit, drop);
-        idle.sort_unstable_by_key(|&(since, _)| std::cmp::Reverse(since));
-        self.victims = idle.split_off(idle.len().saturating_sub(VICTIMS));
-    }
-
-    /// Closes the connection that has been idle longest; whether there was one.
-    fn evict(&mut self) -> bool {
-        let now = Instant::now();
-        // Twice, since the first choice may have become busy by now.
-        for _ in 0..2 * VICTIMS {
-            if !self.has_victim(now) {
-                break;
-            }
-            let Some((since, key)) = self.victims.pop() else { break };
-            let keep = |conn: &Conn<_>| {
-                conn.since != since || !may_give_way(conn, now) || conn.wire.has_unread_input()
-            };
-            if let Some(conn) = self.pool.reactor.take_parked(key, keep) {
-                self.pool.service.retire(conn);
-                self.pool.service.control.counters.evicted.count();
-                return true;
-            }
-        }
-        false
-    }
-
     /// Stops accepting, has everything finished that was accepted, and at the drain timeout shuts
     /// down what is left.
     fn drain(mut self) -> Ending {
@@ -464,16 +416,6 @@ impl<H: Handler> Acceptor<H> {
             self.wait(Pause { listen: false, until: Some(grace) });
         }
         Ending::Cut(cut)
-    }
-}
-
-/// Whether a newcomer may have this connection's place.
-fn may_give_way<S>(conn: &Conn<S>, now: Instant) -> bool {
-    match conn.phase {
-        Phase::FirstByte => now >= conn.since + GRACE,
-        Phase::Idle => !conn.again,
-        Phase::Linger => true,
-        Phase::Request | Phase::Reply => false,
     }
 }
 

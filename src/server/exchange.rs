@@ -11,9 +11,11 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::{
     config::Config,
-    connection::{Conn, Connection, Input, Phase, Wire},
+    conn::{Conn, Phase},
+    connection::Connection,
     control::Control,
     handler::{Handler, Next},
+    wire::{Input, Wire},
 };
 
 /// A handler with what its calls depend on.

@@ -4,8 +4,10 @@ mod acceptor;
 mod admission;
 mod bell;
 mod config;
+mod conn;
 mod connection;
 mod control;
+mod eviction;
 mod exchange;
 mod handler;
 mod listener;
@@ -13,6 +15,7 @@ mod metrics;
 mod moderation;
 mod reactor;
 mod threads;
+mod wire;
 mod worker;
 
 use std::{

@@ -30,7 +30,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{bell::Bell, connection::Conn};
+use super::{bell::Bell, conn::Conn};
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;

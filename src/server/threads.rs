@@ -16,11 +16,12 @@ use rustix::event::{PollFd, PollFlags};
 use super::{
     acceptor::{Backoff, Ending},
     bell::Bell,
-    connection::{Conn, Input, poll_until},
+    conn::Conn,
     exchange::{Outcome, Service},
     handler::Handler,
     listener::{AcceptError, Listener},
     metrics::Gauges,
+    wire::{Input, poll_until},
 };
 
 /// What the acceptor and the connections' threads share.

@@ -16,12 +16,13 @@ use parking_lot::Mutex;
 use rustix::net::{Shutdown, shutdown};
 
 use super::{
-    connection::{Conn, Input},
+    conn::Conn,
     control::Room,
     exchange::{LINGER_CONNECTIONS, Outcome, Service},
     handler::Handler,
     metrics::Gauges,
     reactor::{Event, Parking, Reactor, Visit},
+    wire::Input,
 };
 
 /// A connection in the queue.

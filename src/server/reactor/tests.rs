@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::server::connection::Phase;
+use crate::server::conn::Phase;
 
 fn pair(listener: &TcpListener) -> (TcpStream, Conn<usize>) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

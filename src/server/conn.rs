@@ -1,0 +1,114 @@
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use super::{config::Config, reactor::Key, wire::Wire};
+
+/// What a connection is waiting for while it is parked. Each has a timeout of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its first byte.
+    FirstByte,
+    /// The next request.
+    Idle,
+    /// The rest of a request.
+    Request,
+    /// The client to take the rest of a reply.
+    Reply,
+    /// The client to end its side after ours was ended, so that no reset overtakes the reply.
+    Linger,
+}
+
+impl Phase {
+    /// Nothing is under way: closing cuts nothing off.
+    pub(super) fn is_idle(self) -> bool {
+        matches!(self, Self::FirstByte | Self::Idle)
+    }
+}
+
+/// How long a lingering connection is drained. Its reply is out already, and a client that has
+/// not ended its side by then is not going to read it.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// A connection with everything it owns: in the slot while parked, with a worker while not.
+#[derive(Debug)]
+pub(super) struct Conn<S> {
+    pub(super) wire: Wire,
+    /// None before the handler's `open`, and once it lingers.
+    pub(super) state: Option<S>,
+    /// Unread input while parked.
+    pub(super) input: Vec<u8>,
+    pub(super) phase: Phase,
+    /// Since when the phase's timeout runs.
+    pub(super) since: Instant,
+    /// Its slot, from the first time that it parks.
+    pub(super) key: Option<Key>,
+    /// It is registered for output too.
+    pub(super) wants_output: bool,
+    /// The phase's timeout has passed and a worker is to say so to the handler.
+    pub(super) expired: bool,
+    /// The handler answered `Again`.
+    pub(super) again: bool,
+    /// The handler answered `Close`, which happens once the output is out.
+    pub(super) closing: bool,
+    /// Bytes drained while lingering.
+    pub(super) lingered: usize,
+}
+
+impl<S> Conn<S> {
+    pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
+        Self {
+            wire: Wire::new(socket),
+            state: None,
+            input: Vec::new(),
+            phase: Phase::FirstByte,
+            since: accepted,
+            key: None,
+            wants_output: false,
+            expired: false,
+            again: false,
+            closing: false,
+            lingered: 0,
+        }
+    }
+
+    /// Works out the phase to park in and whether its time starts anew. The time of a request
+    /// runs from its first byte, however slowly the rest comes.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let phase = match self.phase {
+            Phase::Linger => Phase::Linger,
+            _ if !self.wire.is_flushed() => Phase::Reply,
+            _ if !self.input.is_empty() => Phase::Request,
+            _ if self.wire.heard => Phase::Idle,
+            _ => Phase::FirstByte,
+        };
+        let anew = phase != self.phase
+            || match phase {
+                Phase::Linger | Phase::FirstByte => false,
+                Phase::Request => self.wire.consumed,
+                Phase::Idle | Phase::Reply => self.wire.moved,
+            };
+        if anew {
+            self.since = now;
+        }
+        self.phase = phase;
+        self.wire.moved = false;
+        self.wire.consumed = false;
+    }
+
+    pub(super) fn start_lingering(&mut self, now: Instant) {
+        self.phase = Phase::Linger;
+        self.since = now;
+    }
+
+    pub(super) fn deadline(&self, config: &Config) -> Instant {
+        let timeout = match self.phase {
+            Phase::FirstByte => config.first_byte_timeout,
+            Phase::Idle => config.idle_timeout,
+            Phase::Request | Phase::Reply => config.io_timeout,
+            Phase::Linger => LINGER_TIME,
+        };
+        self.since + timeout
+    }
+}

@@ -1,0 +1,235 @@
+use std::{
+    mem,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, epoll::EventFlags, poll},
+    io::Errno,
+    net::{self, SendFlags},
+};
+
+/// The most input that is held for a connection whose handler does not take it.
+const INPUT_LIMIT: usize = 16 * 1024;
+/// The most output that is held for a client that does not take it; beyond it, writing waits.
+const OUTPUT_LIMIT: usize = 256 * 1024;
+/// Waits for the socket until the deadline; whether it became ready.
+pub(super) fn wait_until(
+    socket: impl AsFd,
+    what: PollFlags,
+    deadline: Option<Instant>,
+) -> rustix::io::Result<bool> {
+    poll_until(&mut [PollFd::new(&socket, what)], deadline)
+}
+
+/// `poll(2)` until a deadline, whatever signals come; whether anything is ready.
+pub(super) fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> rustix::io::Result<bool> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout =
+            left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }));
+        match poll(fds, timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return ready.map(|count| count > 0),
+        }
+    }
+}
+
+/// A worker's scratch buffer for input: read, but not yet consumed.
+#[derive(Debug)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    consumed: usize,
+}
+
+impl Input {
+    pub(super) fn new() -> Self {
+        Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0 }
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    pub(super) fn consume(&mut self, amount: usize) {
+        assert!(amount <= self.unread().len(), "{amount} bytes consumed of {}", self.unread().len());
+        self.consumed += amount;
+        if self.consumed == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.unread().len() == INPUT_LIMIT
+    }
+
+    /// Room behind the unread input, which is moved to the front when there is none.
+    fn room(&mut self) -> usize {
+        if self.bytes.len() == INPUT_LIMIT {
+            self.bytes.drain(..mem::take(&mut self.consumed));
+        }
+        INPUT_LIMIT - self.bytes.len()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.consumed = 0;
+    }
+
+    /// Starts with what a parked connection had left.
+    pub(super) fn load(&mut self, unread: Vec<u8>) {
+        self.clear();
+        self.bytes.extend_from_slice(&unread);
+    }
+
+    /// What a connection takes along when it parks.
+    pub(super) fn save(&self) -> Vec<u8> {
+        self.unread().to_vec()
+    }
+}
+
+/// The socket and what is known about its two directions.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) socket: Arc<OwnedFd>,
+    /// What the socket has not taken yet.
+    output: Vec<u8>,
+    /// The client has sent a byte.
+    pub(super) heard: bool,
+    /// End of the stream was read.
+    pub(super) ended: bool,
+    /// An event said that the end of the stream has come, so a short read is not the last.
+    end_announced: bool,
+    /// Nothing more can be read now; the next input makes an event.
+    pub(super) drained: bool,
+    /// Bytes went in or out since it was last parked.
+    pub(super) moved: bool,
+    /// Input was consumed since it was last parked.
+    pub(super) consumed: bool,
+    /// Output was written since this was last reset.
+    pub(super) wrote: bool,
+    /// A handler's wait ended at its deadline.
+    pub(super) timed_out: bool,
+}
+
+impl Wire {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            output: Vec::new(),
+            heard: false,
+            ended: false,
+            end_announced: false,
+            drained: false,
+            moved: false,
+            consumed: false,
+            wrote: false,
+            timed_out: false,
+        }
+    }
+
+    /// Takes note of an epoll event.
+    pub(super) fn note(&mut self, flags: EventFlags) {
+        self.drained = false;
+        self.end_announced |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+    }
+
+    /// A short read means drained, unless the end of the stream came with the data: both arrive
+    /// as one edge (`epoll(7)`).
+    pub(super) fn fill(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
+        let room = input.room();
+        if room == 0 {
+            return Ok(0);
+        }
+        loop {
+            match rustix::io::read(&self.socket, spare_capacity(&mut input.bytes)) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.drained = true;
+                    return Ok(0);
+                }
+                Ok(count) => {
+                    self.heard = true;
+                    self.moved = true;
+                    self.drained = count < room && !self.end_announced;
+                    return Ok(count);
+                }
+                Err(Errno::AGAIN) => {
+                    self.drained = true;
+                    return Ok(0);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends what the socket takes at once.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        self.wrote = true;
+        loop {
+            match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    self.moved |= sent > 0;
+                    return Ok(sent);
+                }
+                Err(Errno::AGAIN) => return Ok(0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends as much of the kept output as the socket takes; whether that was all.
+    pub(super) fn flush(&mut self) -> rustix::io::Result<bool> {
+        while !self.output.is_empty() {
+            let output = mem::take(&mut self.output);
+            let sent = self.send(&output);
+            self.output = output;
+            match sent? {
+                0 => return Ok(false),
+                sent => drop(self.output.drain(..sent)),
+            }
+        }
+        // A parked connection is to own no buffer.
+        self.output = Vec::new();
+        Ok(true)
+    }
+
+    /// Keeps as much of the bytes as there is room for, to be flushed later; how many.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> usize {
+        let kept = bytes.len().min(OUTPUT_LIMIT - self.output.len());
+        self.output.extend_from_slice(&bytes[..kept]);
+        kept
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// Whether closing now would turn into a reset, which takes the reply with it.
+    pub(super) fn has_unread_input(&self) -> bool {
+        !self.ended && rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_consumed_from_the_front_and_its_room_comes_back() {
+        let mut input = Input::new();
+        input.load(vec![7; INPUT_LIMIT]);
+        assert!(input.is_full());
+        assert_eq!(input.room(), 0);
+        input.consume(INPUT_LIMIT - 2);
+        assert_eq!(input.room(), INPUT_LIMIT - 2);
+        assert_eq!(input.save(), [7, 7]);
+        input.consume(2);
+        assert!(input.unread().is_empty());
+    }
+}
