@@ -33,6 +33,7 @@
 pub mod apps;
 mod error;
 mod server;
+mod wait;
 
 pub use error::{Error, Result};
 pub use server::{Builder, Connection, Handle, Handler, Metrics, Model, Next, OnFull, Refusal, Server};

@@ -25,9 +25,9 @@ use super::{
     listener::{AcceptError, Listener},
     moderation::Moderation,
     reactor::{Parking, Visit},
-    wire::poll_until,
     worker::{Newcomer, Pool},
 };
+use crate::wait::poll_until;
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

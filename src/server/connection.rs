@@ -10,8 +10,9 @@ use rustix::{event::PollFlags, io::Errno, net};
 use super::{
     config::Config,
     control::Control,
-    wire::{Input, Wire, wait_until},
+    wire::{Input, Wire},
 };
+use crate::wait::wait_until;
 
 /// A connection as its handler sees it during one call.
 ///

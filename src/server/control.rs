@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bell::Bell, metrics::Counters};
+use super::metrics::Counters;
+use crate::wait::Bell;
 
 /// What the threads of a server share whatever its handler is: its stage, its counts, and the
 /// acceptor's bell.

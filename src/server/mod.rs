@@ -2,7 +2,6 @@
 
 mod acceptor;
 mod admission;
-mod bell;
 mod config;
 mod conn;
 mod connection;

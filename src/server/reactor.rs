@@ -30,7 +30,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{bell::Bell, conn::Conn};
+use super::conn::Conn;
+use crate::wait::Bell;
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;

@@ -15,14 +15,14 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     acceptor::{Backoff, Ending},
-    bell::Bell,
     conn::Conn,
     exchange::{Outcome, Service},
     handler::Handler,
     listener::{AcceptError, Listener},
     metrics::Gauges,
-    wire::{Input, poll_until},
+    wire::Input,
 };
+use crate::wait::{Bell, poll_until};
 
 /// What the acceptor and the connections' threads share.
 #[derive(Debug)]

@@ -1,13 +1,8 @@
-use std::{
-    mem,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Instant,
-};
+use std::{mem, os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
     buffer::spare_capacity,
-    event::{PollFd, PollFlags, Timespec, epoll::EventFlags, poll},
+    event::epoll::EventFlags,
     io::Errno,
     net::{self, SendFlags},
 };
@@ -16,28 +11,6 @@ use rustix::{
 const INPUT_LIMIT: usize = 16 * 1024;
 /// The most output that is held for a client that does not take it; beyond it, writing waits.
 const OUTPUT_LIMIT: usize = 256 * 1024;
-/// Waits for the socket until the deadline; whether it became ready.
-pub(super) fn wait_until(
-    socket: impl AsFd,
-    what: PollFlags,
-    deadline: Option<Instant>,
-) -> rustix::io::Result<bool> {
-    poll_until(&mut [PollFd::new(&socket, what)], deadline)
-}
-
-/// `poll(2)` until a deadline, whatever signals come; whether anything is ready.
-pub(super) fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> rustix::io::Result<bool> {
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout =
-            left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }));
-        match poll(fds, timeout.as_ref()) {
-            Err(Errno::INTR) => {}
-            ready => return ready.map(|count| count > 0),
-        }
-    }
-}
-
 /// A worker's scratch buffer for input: read, but not yet consumed.
 #[derive(Debug)]
 pub(super) struct Input {
