@@ -1,5 +1,6 @@
 //! The command line: a file for each command, with its flags and what it prints.
 
+mod dial;
 mod serve;
 mod values;
 
@@ -21,6 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Dial(dial::Args),
 }
 
 /// The command line was wrong.
@@ -38,6 +40,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Dial(args) => dial::run(args),
     };
     result.unwrap_or_else(|error| failed(&error))
 }

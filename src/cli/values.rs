@@ -2,13 +2,23 @@
 
 use std::net::ToSocketAddrs;
 
-/// An address to listen on or to dial: `HOST:PORT`, and the host may be a name.
+/// An address to listen on: `HOST:PORT`, and the host may be a name.
 pub(super) fn address(text: &str) -> Result<String, String> {
     match text.to_socket_addrs() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => {
             Err(format!("{error}; give HOST:PORT, such as 127.0.0.1:8888 or [::1]:8888 or localhost:8888"))
         }
+    }
+}
+
+/// A target to dial: `HOST:PORT`. Whether the name has an address is seen when it is dialed.
+pub(super) fn target(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(1..)) if text.parse::<std::net::IpAddr>().is_err() => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} has no port; give HOST:PORT, such as 127.0.0.1:8888 or [::1]:8888")),
     }
 }
 
@@ -56,6 +66,16 @@ mod tests {
         assert_eq!(text("").unwrap(), b"");
         for wrong in [r"\q", r"\", r"\x1", r"\xg0", r"\é"] {
             assert!(text(wrong).unwrap_err().contains("is no escape"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn targets_have_a_host_and_a_port() {
+        for right in ["127.0.0.1:1", "[::1]:8888", "no-such-name:80"] {
+            assert_eq!(target(right).unwrap(), right);
+        }
+        for wrong in ["127.0.0.1", "8888", ":80", "host:", "host:0", "host:99999", "::1", ""] {
+            assert!(target(wrong).unwrap_err().contains("HOST:PORT"), "{wrong}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The server and the command against real sockets.
 
 mod command;
+mod dial;
 mod drain;
 mod full;
 mod limits;
