@@ -19,7 +19,7 @@ enum Kind {
     Listen { addr: String, source: io::Error },
     #[error("cannot start {what}: {source}")]
     Start { what: String, source: io::Error },
-    #[error("connections still open at the drain timeout of {timeout:?}, and shut down then: {open}")]
+    #[error("connections still open at the drain timeout of {timeout:?}: {open}")]
     DrainTimeout { open: usize, timeout: Duration },
     #[error("accepting ended because a listener failed: {source}")]
     ListenerFailed { source: io::Error },

@@ -1,5 +1,6 @@
 //! The command `overfall`: parses the command line, runs a command, and ends with its status.
 
+mod bench;
 mod cli;
 
 use std::process::ExitCode;

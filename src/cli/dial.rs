@@ -24,6 +24,7 @@ use super::{USAGE, complain, print, values};
 /// Status: 0 as many succeeded as required, 1 they did not, 2 wrong usage, 124 they did not within
 /// --retry-for.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Args {
     /// What to dial, each HOST:PORT
     #[arg(value_name = "TARGET", value_parser = values::target)]

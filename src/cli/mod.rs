@@ -1,5 +1,6 @@
 //! The command line: a file for each command, with its flags and what it prints.
 
+mod bench;
 mod dial;
 mod serve;
 mod values;
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Dial(dial::Args),
+    Bench(bench::Args),
 }
 
 /// The command line was wrong.
@@ -41,12 +43,17 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Dial(args) => dial::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| failed(&error))
 }
 
-/// One sentence: what was wrong and what would be right.
+/// One sentence: what was wrong and what would be right. Without a command, all that there is.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        complain(error.to_string().trim_end());
+        return ExitCode::from(USAGE);
+    }
     let text = error.to_string();
     let sentence: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     complain(&sentence.join(" "));

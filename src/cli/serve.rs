@@ -1,4 +1,13 @@
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, thread, time::Duration};
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{
@@ -12,6 +21,7 @@ use overfall::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
+    flag,
     iterator::Signals,
 };
 use tracing::level_filters::LevelFilter;
@@ -22,6 +32,7 @@ use super::{print, values};
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Args {
     /// Listen here; may be repeated, and port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888", value_parser = values::address)]
@@ -96,6 +107,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     start_logging(&args);
     raise_descriptor_limit();
     // Before there is anything to end, so that no signal is lost.
+    let draining = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // The second one ends it, with the status by which a shell says which signal it was.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&draining))
+            .context("cannot catch signals")?;
+    }
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1]).context("cannot catch signals")?;
     let experiment = Experiment { work: args.work, block: args.block, busy_reply: args.busy_reply.clone() };
     let handle = match &*args.app {
@@ -106,7 +123,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let watched = Arc::clone(&handle);
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || heed(signals, &watched))
+        .spawn(move || heed(signals, &watched, &draining))
         .context("cannot start the thread signals")?;
     for addr in handle.local_addrs() {
         print(format_args!("listening on {addr}\n"));
@@ -141,19 +158,33 @@ fn start(args: &Args, handler: impl Handler) -> overfall::Result<Handle> {
 }
 
 /// Does what the signals say, until the process ends.
-fn heed(mut signals: Signals, handle: &Handle) {
-    let mut draining = false;
+fn heed(mut signals: Signals, handle: &Arc<Handle>, draining: &AtomicBool) {
+    let printing = Arc::new(AtomicBool::new(false));
     for signal in signals.forever() {
         if signal == SIGUSR1 {
-            print(handle.metrics());
-        } else if draining {
-            // The shell's way to say which signal ended a process.
-            std::process::exit(128 + signal);
+            print_counters(handle, &printing);
         } else {
             tracing::info!(signal, "shutting down; a second signal ends it at once");
-            draining = true;
+            draining.store(true, SeqCst);
             handle.shutdown();
         }
+    }
+}
+
+/// Prints on a thread of its own: standard output may be a pipe that nobody reads, and that must
+/// not keep TERM from being heard. Nothing is printed while the last print is stuck.
+fn print_counters(handle: &Arc<Handle>, printing: &Arc<AtomicBool>) {
+    if printing.swap(true, SeqCst) {
+        return;
+    }
+    let (handle, done) = (Arc::clone(handle), Arc::clone(printing));
+    let started = thread::Builder::new().name("counters".into()).spawn(move || {
+        print(handle.metrics());
+        done.store(false, SeqCst);
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "the counters cannot be printed");
+        printing.store(false, SeqCst);
     }
 }
 

@@ -18,16 +18,16 @@ use rustix::{
 
 use super::{
     admission::{Admission, Verdict},
-    conn::Conn,
+    conn::{Conn, GRACE, Phase},
     control::Room,
-    eviction::{Eviction, GRACE},
+    eviction::{self, Eviction},
     handler::{Handler, Refusal},
     listener::{AcceptError, Listener},
     moderation::Moderation,
     reactor::{Parking, Visit},
     worker::{Newcomer, Pool},
 };
-use crate::wait::poll_until;
+use crate::wait::{poll_until, wait_until};
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,9 @@ pub(super) struct Acceptor<H: Handler> {
     /// get a chance to be busy: as many as it holds, so that this is no way around it.
     unannounced: usize,
     eviction: Eviction,
+    /// A newcomer that was accepted when there turned out to be no room for it.
+    pending: Option<OwnedFd>,
+    first_listener: usize,
     next_sweep_allowed: Instant,
 }
 
@@ -87,6 +90,15 @@ pub(super) struct Acceptor<H: Handler> {
 struct Pause {
     listen: bool,
     until: Option<Instant>,
+}
+
+/// How far newcomers were taken from a listener.
+enum Taken {
+    All,
+    /// There may be more.
+    Batch,
+    /// They have to wait.
+    Pause(Pause),
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -101,6 +113,8 @@ impl<H: Handler> Acceptor<H> {
             backoff: Backoff::new(),
             unannounced: 0,
             eviction: Eviction::new(),
+            pending: None,
+            first_listener: 0,
             next_sweep_allowed: now,
         }
     }
@@ -130,48 +144,70 @@ impl<H: Handler> Acceptor<H> {
     /// Lets in whoever there is room for. Gives what to wait for, or the error of a listener that
     /// is of no more use.
     fn take_newcomers(&mut self) -> Result<Pause, Errno> {
+        let listeners = self.listeners.len();
+        // In turn, so that where there is little room, each has its share of it.
+        let first = (self.first_listener + 1) % listeners;
+        self.first_listener = first;
         let mut more = false;
-        for index in 0..self.listeners.len() {
-            for turn in 0..=BATCH {
-                if turn == BATCH {
-                    more = true;
-                    break;
-                }
-                let now = Instant::now();
-                let full = self.full(now);
-                let verdict = self.admission.decide(now, full.is_some());
-                self.follow_load(index);
-                if let Verdict::Wait(until) = verdict {
-                    return Ok(self.until_room(full, until));
-                }
-                match self.listeners[index].accept() {
-                    Ok(socket) => match full {
-                        None => self.admit(Newcomer { socket, accepted: now }),
-                        Some(room) => self.refuse(socket, room),
-                    },
-                    Err(AcceptError::Empty) => break,
-                    Err(AcceptError::Connection(errno)) => {
-                        tracing::debug!(error = %errno, "a connection failed before it was accepted");
-                        self.pool.service.control.counters.accept_errors_connection.count();
-                    }
-                    Err(AcceptError::Exhausted(errno)) => return Ok(self.back_off(errno)),
-                    Err(AcceptError::Closed(errno)) => return Err(errno),
-                }
+        for index in (first..listeners).chain(0..first) {
+            match self.take_from(index)? {
+                Taken::All => {}
+                Taken::Batch => more = true,
+                Taken::Pause(pause) => return Ok(pause),
             }
         }
         let now = Instant::now();
         if more {
             return Ok(Pause { listen: true, until: Some(now) });
         }
-        let until = match self.full(now) {
-            None => self.admission.caught_up(now),
-            Some(_) => None,
-        };
+        let until = self.admission.caught_up(now);
+        self.follow_load();
         if let Some(nap) = self.moderation.caught_up(now) {
             thread::sleep(nap);
         }
-        (0..self.listeners.len()).for_each(|index| self.follow_load(index));
         Ok(Pause { listen: true, until })
+    }
+
+    fn take_from(&mut self, index: usize) -> Result<Taken, Errno> {
+        for _ in 0..BATCH {
+            let now = Instant::now();
+            let full = self.full(now);
+            // A full house is of no concern as long as nobody is at the door.
+            if full.is_some() && !self.is_awaited(index) {
+                return Ok(Taken::All);
+            }
+            let verdict = self.admission.decide(now, full.is_some());
+            self.follow_load();
+            if let Verdict::Wait(until) = verdict {
+                return Ok(Taken::Pause(self.until_room(full, until)));
+            }
+            match self.accept(index) {
+                Ok(socket) => match full {
+                    None => self.admit(Newcomer { socket, accepted: now }),
+                    Some(room) => self.refuse(socket, room),
+                },
+                Err(AcceptError::Empty) => return Ok(Taken::All),
+                Err(AcceptError::Connection(errno)) => self.pass_over(errno),
+                Err(AcceptError::Exhausted(errno)) => return Ok(Taken::Pause(self.back_off(errno))),
+                Err(AcceptError::Closed(errno)) => return Err(errno),
+            }
+        }
+        Ok(Taken::Batch)
+    }
+
+    /// The newcomer that was accepted before there turned out to be no room, or a new one.
+    fn accept(&mut self, index: usize) -> Result<OwnedFd, AcceptError> {
+        self.pending.take().map_or_else(|| self.listeners[index].accept(), Ok)
+    }
+
+    fn is_awaited(&self, index: usize) -> bool {
+        let now = Some(Instant::now());
+        self.pending.is_some() || wait_until(&self.listeners[index], PollFlags::IN, now).unwrap_or(true)
+    }
+
+    fn pass_over(&self, errno: Errno) {
+        tracing::debug!(error = %errno, "a connection failed before it was accepted");
+        self.pool.service.control.counters.accept_errors_connection.count();
     }
 
     /// What there is no room in, if anything. A place that an idle connection can give up is room.
@@ -190,10 +226,15 @@ impl<H: Handler> Acceptor<H> {
         if control.open.load(SeqCst) >= pool.service.config.max_connections {
             match self.eviction.evict(&pool.reactor, newcomer.accepted) {
                 Some(idle) => {
-                    control.counters.evicted.count();
+                    if idle.phase != Phase::Linger {
+                        control.counters.evicted.count();
+                    }
                     pool.service.retire(idle);
                 }
-                None => return self.refuse(newcomer.socket, Room::Connection),
+                None => {
+                    self.pending = Some(newcomer.socket);
+                    return;
+                }
             }
         }
         control.open.fetch_add(1, SeqCst);
@@ -201,7 +242,8 @@ impl<H: Handler> Acceptor<H> {
         self.moderation.newcomer();
         self.backoff = Backoff::new();
         control.counters.accepted.count();
-        if H::CLIENT_SPEAKS_FIRST && self.unannounced > 0 && pool.has_idle_worker() {
+        let direct = H::CLIENT_SPEAKS_FIRST && self.unannounced > 0 && !control.draining();
+        if direct && pool.has_idle_worker() {
             self.unannounced -= 1;
             return self.park(newcomer);
         }
@@ -274,7 +316,7 @@ impl<H: Handler> Acceptor<H> {
             self.pool.service.control.want_room(room);
             if self.full(now).is_some() {
                 // A connection that may give way says nothing; it has to be looked for.
-                let look = (room == Room::Connection).then_some(now + GRACE);
+                let look = (room == Room::Connection).then_some(now + eviction::INTERVAL);
                 return Pause { listen: false, until: [until, look].into_iter().flatten().min() };
             }
             self.pool.service.control.want_no_room();
@@ -285,17 +327,20 @@ impl<H: Handler> Acceptor<H> {
     fn back_off(&mut self, errno: Errno) -> Pause {
         let pause = self.backoff.pause();
         self.pool.service.control.counters.accept_errors_exhausted.count();
-        tracing::warn!(error = %errno, ?pause, "cannot accept; leaving newcomers in the backlog");
+        if pause == Backoff::SHORTEST {
+            tracing::warn!(error = %errno, "cannot accept; leaving newcomers in the backlog for a while");
+        }
         Pause { listen: false, until: Some(Instant::now() + pause) }
     }
 
-    /// Keeps the backlog short while overloaded: it is a second queue.
-    fn follow_load(&mut self, index: usize) {
-        let listener = &mut self.listeners[index];
-        let loopback = listener.addr().ip().is_loopback();
+    /// Keeps the backlogs short while overloaded: they are a second queue.
+    fn follow_load(&mut self) {
         let usual = self.pool.service.config.backlog;
-        let backlog = self.admission.short_backlog(loopback).map_or(usual, |short| short.min(usual));
-        listener.set_backlog(backlog);
+        for listener in &mut self.listeners {
+            let loopback = listener.addr().ip().is_loopback();
+            let short = self.admission.short_backlog(loopback);
+            listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
+        }
     }
 
     /// Waits for newcomers, the bell or the time.
@@ -354,23 +399,37 @@ impl<H: Handler> Acceptor<H> {
         let pool = Arc::clone(&self.pool);
         let control = &pool.service.control;
         let deadline = Instant::now() + pool.service.config.drain_timeout;
-        let close_idle = |_, conn: &mut Conn<_>| {
-            let idle = conn.phase.is_idle() && !conn.again && !conn.wire.has_unread_input();
-            if idle { Visit::Take } else { Visit::Leave }
-        };
-        pool.reactor.visit_parked(close_idle, |conn| pool.service.retire(conn));
+        self.close_idle();
         self.empty_backlogs(deadline);
         drop(mem::take(&mut self.listeners));
         control.accepting_ended();
-        pool.reactor.ring();
         while control.alive.load(SeqCst) > 0 {
-            let until = self.sweep_when_due().map_or(deadline, |sweep| sweep.min(deadline));
-            self.wait(Pause { listen: false, until: Some(until) });
+            if control.finished() {
+                pool.reactor.ring();
+            }
+            self.wait_draining(deadline);
             if Instant::now() >= deadline && control.alive.load(SeqCst) > 0 {
                 return self.cut();
             }
         }
         Ending::Drained
+    }
+
+    /// Waits for the bell, for a while at most, and then closes what has become idle or expired.
+    fn wait_draining(&mut self, deadline: Instant) {
+        let sweep = self.sweep_when_due();
+        let until = sweep.into_iter().fold(deadline.min(Instant::now() + GRACE), Instant::min);
+        self.wait(Pause { listen: false, until: Some(until) });
+        self.close_idle();
+    }
+
+    fn close_idle(&self) {
+        let now = Instant::now();
+        let visit = |_, conn: &mut Conn<_>| {
+            let idle = conn.phase != Phase::Linger && conn.may_end(now) && !conn.wire.has_unread_input();
+            if idle { Visit::Take } else { Visit::Leave }
+        };
+        self.pool.reactor.visit_parked(visit, |conn| self.pool.service.retire(conn));
     }
 
     /// Accepts those that wait in the backlogs: closing a listener would reset them.
@@ -380,14 +439,20 @@ impl<H: Handler> Acceptor<H> {
             while Instant::now() < deadline {
                 let now = Instant::now();
                 if let Some(room) = self.full(now) {
-                    let pause = self.until_room(Some(room), Some(deadline));
-                    self.wait(Pause { listen: false, ..pause });
+                    self.pool.service.control.want_room(room);
+                    if self.full(now).is_some() {
+                        self.wait_draining(deadline);
+                    }
                     continue;
                 }
-                match self.listeners[index].accept() {
+                match self.accept(index) {
                     Ok(socket) => self.admit(Newcomer { socket, accepted: now }),
-                    Err(AcceptError::Connection(_)) => {}
-                    Err(_) => break,
+                    Err(AcceptError::Connection(errno)) => self.pass_over(errno),
+                    Err(AcceptError::Exhausted(errno)) => {
+                        let pause = self.back_off(errno);
+                        self.wait_draining(pause.until.map_or(deadline, |until| until.min(deadline)));
+                    }
+                    Err(AcceptError::Empty | AcceptError::Closed(_)) => break,
                 }
             }
         }
@@ -402,7 +467,8 @@ impl<H: Handler> Acceptor<H> {
         let mut cut = pool.shut_down_running();
         let mut parked = Vec::new();
         pool.reactor.visit_parked(|_, _| Visit::Take, |conn| parked.push(conn));
-        cut += parked.len();
+        // One that lingers has its reply.
+        cut += parked.iter().filter(|conn| conn.phase != Phase::Linger).count();
         parked.into_iter().for_each(|conn| pool.service.retire(conn));
         for newcomer in pool.queue.try_iter() {
             drop(newcomer);
@@ -415,7 +481,7 @@ impl<H: Handler> Acceptor<H> {
         while control.alive.load(SeqCst) > 0 && Instant::now() < grace {
             self.wait(Pause { listen: false, until: Some(grace) });
         }
-        Ending::Cut(cut)
+        if cut == 0 && control.alive.load(SeqCst) == 0 { Ending::Drained } else { Ending::Cut(cut) }
     }
 }
 

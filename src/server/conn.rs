@@ -20,12 +20,7 @@ pub(super) enum Phase {
     Linger,
 }
 
-impl Phase {
-    /// Nothing is under way: closing cuts nothing off.
-    pub(super) fn is_idle(self) -> bool {
-        matches!(self, Self::FirstByte | Self::Idle)
-    }
-}
+impl Phase {}
 
 /// How long a lingering connection is drained. Its reply is out already, and a client that has
 /// not ended its side by then is not going to read it.
@@ -56,7 +51,22 @@ pub(super) struct Conn<S> {
     pub(super) lingered: usize,
 }
 
+/// A connection that has not spoken yet keeps its place for this long when it is to give way or
+/// the server shuts down, since its first request is probably on the way; and one that lingers,
+/// since its reply is. Shorter than the patience with a full server, so that places are found in
+/// time.
+pub(super) const GRACE: Duration = Duration::from_millis(50);
+
 impl<S> Conn<S> {
+    /// Whether nothing is under way, so that closing cuts nothing off.
+    pub(super) fn may_end(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Idle => !self.again,
+            Phase::FirstByte | Phase::Linger => now >= self.since + GRACE,
+            Phase::Request | Phase::Reply => false,
+        }
+    }
+
     pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
         Self {
             wire: Wire::new(socket),

@@ -7,18 +7,14 @@ use std::{
 };
 
 use super::{
-    conn::{Conn, Phase},
+    conn::Conn,
     reactor::{Key, Reactor, Visit},
 };
 
 /// Connections chosen at a time, since finding them is a look at every slot.
 const CHOSEN: usize = 64;
 /// Between two such looks, when the last one found nobody.
-const INTERVAL: Duration = Duration::from_millis(10);
-/// A connection that has not spoken yet keeps its place for this long, since its first request is
-/// probably on the way. Shorter than the patience with a full server, so that places are found in
-/// time.
-pub(super) const GRACE: Duration = Duration::from_millis(50);
+pub(super) const INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Eviction {
@@ -34,37 +30,45 @@ impl Eviction {
         Self { chosen: Vec::new(), in_vain: None }
     }
 
-    /// Whether somebody seems to be there to give way.
+    /// Whether somebody is there to give way.
     pub(super) fn is_possible<S>(&mut self, reactor: &Reactor<S>, now: Instant) -> bool {
+        self.drop_busy(reactor, now);
         if self.chosen.is_empty() && self.in_vain.is_none_or(|at| now >= at + INTERVAL) {
             self.choose(reactor, now);
+            self.drop_busy(reactor, now);
             self.in_vain = self.chosen.is_empty().then_some(now);
         }
         !self.chosen.is_empty()
     }
 
-    /// Takes the connection that has been idle longest out of its slot.
+    /// Takes the connection that has been idle longest out of its slot. None where it has become
+    /// busy since that was found possible.
     pub(super) fn evict<S>(&mut self, reactor: &Reactor<S>, now: Instant) -> Option<Conn<S>> {
-        // Twice, since the first choice may have become busy by now.
-        for _ in 0..2 * CHOSEN {
-            if !self.is_possible(reactor, now) {
+        let (since, key) = self.chosen.pop()?;
+        reactor.take_parked(key, |conn| !gives_way(conn, since, now))
+    }
+
+    /// Drops those next in turn that have become busy.
+    fn drop_busy<S>(&mut self, reactor: &Reactor<S>, now: Instant) {
+        while let Some(&(since, key)) = self.chosen.last() {
+            let mut gives = false;
+            let look = |conn: &Conn<S>| {
+                gives = gives_way(conn, since, now);
+                true
+            };
+            let taken = reactor.take_parked(key, look);
+            debug_assert!(taken.is_none());
+            if gives {
                 break;
             }
-            let (since, key) = self.chosen.pop()?;
-            let keep = |conn: &Conn<S>| {
-                conn.since != since || !may_give_way(conn, now) || conn.wire.has_unread_input()
-            };
-            if let Some(conn) = reactor.take_parked(key, keep) {
-                return Some(conn);
-            }
+            self.chosen.pop();
         }
-        None
     }
 
     fn choose<S>(&mut self, reactor: &Reactor<S>, now: Instant) {
         let mut idle = mem::take(&mut self.chosen);
         let visit = |key, conn: &mut Conn<S>| {
-            if may_give_way(conn, now) {
+            if conn.may_end(now) {
                 idle.push((conn.since, key));
             }
             Visit::Leave
@@ -75,11 +79,7 @@ impl Eviction {
     }
 }
 
-fn may_give_way<S>(conn: &Conn<S>, now: Instant) -> bool {
-    match conn.phase {
-        Phase::FirstByte => now >= conn.since + GRACE,
-        Phase::Idle => !conn.again,
-        Phase::Linger => true,
-        Phase::Request | Phase::Reply => false,
-    }
+/// Whether it is still as idle as when it was chosen.
+fn gives_way<S>(conn: &Conn<S>, since: Instant, now: Instant) -> bool {
+    conn.since == since && conn.may_end(now) && !conn.wire.has_unread_input()
 }

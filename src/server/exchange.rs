@@ -11,7 +11,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::{
     config::Config,
-    conn::{Conn, Phase},
+    conn::{Conn, GRACE, Phase},
     connection::Connection,
     control::Control,
     handler::{Handler, Next},
@@ -55,15 +55,14 @@ impl<H: Handler> Service<H> {
             return self.linger(conn, input);
         }
         input.load(mem::take(&mut conn.input));
-        let outcome = self.serve(conn, input, expired, others_wait).unwrap_or_else(|end| {
-            self.count_end(&conn.wire, end, expired.then_some(conn.phase));
-            Outcome::Close
-        });
-        if outcome == Outcome::Close {
-            return outcome;
+        let outcome = match self.serve(conn, input, expired, others_wait) {
+            Ok(outcome) => outcome,
+            Err(end) => self.wind_up(conn, input, end),
+        };
+        if outcome != Outcome::Close {
+            conn.input = if conn.phase == Phase::Linger { Vec::new() } else { input.save() };
+            conn.settle(Instant::now());
         }
-        conn.input = input.save();
-        conn.settle(Instant::now());
         outcome
     }
 
@@ -71,7 +70,7 @@ impl<H: Handler> Service<H> {
         &self,
         conn: &mut Conn<H::State>,
         input: &mut Input,
-        expired: bool,
+        mut expired: bool,
         others_wait: &mut dyn FnMut() -> bool,
     ) -> Result<Outcome, End> {
         if !conn.wire.flush()? {
@@ -83,35 +82,38 @@ impl<H: Handler> Service<H> {
         if conn.state.is_none() {
             conn.state = Some(self.call(&mut conn.wire, input, |c| self.handler.open(c))?);
         }
-        let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
         let mut again = mem::take(&mut conn.again);
-        let mut expired = expired;
         loop {
+            let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
             let had_ended = conn.wire.ended;
             let came = Connection::new(&mut conn.wire, input, &self.config, &self.control).fill()?;
+            let consumed = mem::take(&mut conn.wire.consumed);
             let next = if came > 0 || again || conn.wire.ended != had_ended {
+                expired = false;
                 self.call(&mut conn.wire, input, |c| self.handler.ready(c, state))?
             } else if mem::take(&mut expired) {
-                conn.wire.moved = true;
-                conn.wire.consumed = true;
-                match self.call(&mut conn.wire, input, |c| self.handler.expired(c, state))? {
-                    Next::Close if conn.wire.is_flushed() => return Err(End::Expired),
-                    next => next,
+                let next = self.call(&mut conn.wire, input, |c| self.handler.expired(c, state))?;
+                if next == Next::Close {
+                    self.count_timeout(conn.phase);
                 }
+                conn.since = Instant::now();
+                next
             } else {
-                return Ok(self.rest(&conn.wire, input));
+                return self.rest(conn, input);
             };
-            again = next == Next::Again && !input.unread().is_empty();
-            if next == Next::Close {
-                conn.closing = true;
-                if !conn.wire.is_flushed() {
-                    return Ok(Outcome::Park);
-                }
-                return Ok(self.close(conn, input));
+            // Again without having taken anything would never end.
+            again = next == Next::Again && conn.wire.consumed && !input.unread().is_empty();
+            conn.wire.consumed |= consumed;
+            if self.control.is_cut() {
+                return Ok(Outcome::Close);
             }
+            conn.closing = next == Next::Close;
             if !conn.wire.is_flushed() {
                 conn.again = again;
                 return Ok(Outcome::Park);
+            }
+            if conn.closing {
+                return Ok(self.close(conn, input));
             }
             if again {
                 if others_wait() {
@@ -120,29 +122,64 @@ impl<H: Handler> Service<H> {
                 }
                 continue;
             }
-            if input.is_full() {
-                return Err(End::Failed(io::ErrorKind::FileTooLarge.into()));
-            }
-            if conn.wire.drained && !conn.wire.ended {
+            if conn.wire.drained && !conn.wire.ended && !input.is_full() {
                 return Ok(Outcome::Park);
             }
         }
     }
 
     /// Nothing came: parks, unless nothing can come any more. A shutdown closes what is idle.
-    fn rest(&self, wire: &Wire, input: &Input) -> Outcome {
-        if wire.ended || (self.control.draining() && input.unread().is_empty()) {
-            return Outcome::Close;
+    fn rest(&self, conn: &Conn<H::State>, input: &Input) -> Result<Outcome, End> {
+        if !conn.wire.is_flushed() {
+            return Ok(Outcome::Park);
         }
-        Outcome::Park
+        if input.is_full() {
+            return Err(End::Failed(io::ErrorKind::FileTooLarge.into()));
+        }
+        let fresh = !conn.wire.heard && Instant::now() < conn.since + GRACE;
+        let idle = input.unread().is_empty() && !fresh;
+        if conn.wire.ended || (idle && self.control.draining()) {
+            return Ok(Outcome::Close);
+        }
+        Ok(Outcome::Park)
+    }
+
+    /// Counts why a connection ends early. A reply that was written before an error is still sent.
+    fn wind_up(&self, conn: &mut Conn<H::State>, input: &Input, end: End) -> Outcome {
+        let counters = &self.control.counters;
+        match end {
+            End::Panicked => counters.panics.count(),
+            End::Failed(_) if conn.wire.timed_out => counters.timed_out_io.count(),
+            End::Failed(error) => {
+                tracing::debug!(%error, "a connection failed");
+                counters.failed.count();
+                if conn.wire.wrote && !conn.closing {
+                    conn.closing = true;
+                    return match conn.wire.flush() {
+                        Ok(true) => self.close(conn, input),
+                        Ok(false) => Outcome::Park,
+                        Err(_) => Outcome::Close,
+                    };
+                }
+            }
+        }
+        Outcome::Close
+    }
+
+    fn count_timeout(&self, phase: Phase) {
+        let counters = &self.control.counters;
+        match phase {
+            Phase::FirstByte => counters.timed_out_first_byte.count(),
+            Phase::Idle => counters.timed_out_idle.count(),
+            Phase::Request | Phase::Reply => counters.timed_out_io.count(),
+            // Its reply was sent; nothing is missing.
+            Phase::Linger => {}
+        }
     }
 
     /// Closes once the reply is safe: with unread input, closing is a reset, which takes the
     /// reply with it.
     fn close(&self, conn: &mut Conn<H::State>, input: &Input) -> Outcome {
-        if !conn.wire.heard && conn.wire.ended {
-            self.control.counters.empty.count();
-        }
         let more_may_come = !conn.wire.ended && (!input.unread().is_empty() || conn.wire.has_unread_input());
         if more_may_come && self.start_lingering(conn) {
             return Outcome::Park;
@@ -154,9 +191,8 @@ impl<H: Handler> Service<H> {
     /// handler; else it is to be closed.
     pub(super) fn expire(&self, conn: &mut Conn<H::State>) -> bool {
         match conn.phase {
-            Phase::Linger => false,
-            Phase::Reply => {
-                self.control.counters.timed_out_io.count();
+            Phase::Linger | Phase::Reply => {
+                self.count_timeout(conn.phase);
                 false
             }
             Phase::FirstByte | Phase::Idle | Phase::Request => {
@@ -215,28 +251,13 @@ impl<H: Handler> Service<H> {
         Ok(result?)
     }
 
-    fn count_end(&self, wire: &Wire, end: End, expired: Option<Phase>) {
-        let counters = &self.control.counters;
-        match end {
-            End::Panicked => counters.panics.count(),
-            End::Expired => match expired {
-                Some(Phase::FirstByte) => counters.timed_out_first_byte.count(),
-                Some(Phase::Idle) => counters.timed_out_idle.count(),
-                _ => counters.timed_out_io.count(),
-            },
-            End::Failed(_) if wire.timed_out => counters.timed_out_io.count(),
-            End::Failed(error) => {
-                tracing::debug!(%error, "a connection failed");
-                counters.failed.count();
-            }
-        }
-    }
-
     /// Closes the socket, drops the handler's state and counts the connection as ended. Its slot
     /// has been released.
     pub(super) fn retire(&self, mut conn: Conn<H::State>) {
         if conn.phase == Phase::Linger {
             self.control.lingering.fetch_sub(1, SeqCst);
+        } else if conn.wire.ended && !conn.wire.heard {
+            self.control.counters.empty.count();
         }
         self.drop_state(&mut conn);
         drop(conn);
@@ -255,7 +276,6 @@ impl<H: Handler> Service<H> {
 enum End {
     Failed(io::Error),
     Panicked,
-    Expired,
 }
 
 impl From<io::Error> for End {

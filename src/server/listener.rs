@@ -1,6 +1,6 @@
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -108,14 +108,6 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl TryFrom<(TcpListener, u32)> for Listener {
-    type Error = Errno;
-
-    fn try_from((listener, backlog): (TcpListener, u32)) -> Result<Self, Errno> {
-        Self::adopt(listener, backlog)
     }
 }
 

@@ -241,7 +241,9 @@ impl<S> Reactor<S> {
         let Some(slot) = self.slot(key) else { return Parking::Failed(conn, Errno::NOMEM) };
         let mut slot = slot.lock();
         let missed = slot.holds.take_events();
-        let staying = missed.is_empty() && stay(&conn);
+        // On its way to the end of the line, a missed event makes no difference.
+        conn.wire.note(missed);
+        let staying = (wake || missed.is_empty()) && stay(&conn);
         let registered = if staying { self.register(&mut conn, first, key, wake) } else { Ok(()) };
         if staying && registered.is_ok() {
             conn.key = Some(key);
@@ -254,10 +256,7 @@ impl<S> Reactor<S> {
         }
         match registered {
             Err(errno) => Parking::Failed(conn, errno),
-            Ok(()) => {
-                conn.wire.note(missed);
-                Parking::Returned(conn)
-            }
+            Ok(()) => Parking::Returned(conn),
         }
     }
 
@@ -300,7 +299,7 @@ impl<S> Reactor<S> {
     }
 
     /// The same for one connection, if it is still parked.
-    pub(super) fn take_parked(&self, key: Key, keep: impl Fn(&Conn<S>) -> bool) -> Option<Conn<S>> {
+    pub(super) fn take_parked(&self, key: Key, mut keep: impl FnMut(&Conn<S>) -> bool) -> Option<Conn<S>> {
         self.visit_slot(key.index, &mut |found, conn| {
             if found == key && !keep(conn) { Visit::Take } else { Visit::Leave }
         })

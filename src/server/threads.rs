@@ -150,7 +150,9 @@ impl<H: Handler> Threads<H> {
         while control.alive.load(SeqCst) > 0 {
             if Instant::now() >= deadline {
                 control.cut();
-                return Ending::Cut(control.open.load(SeqCst));
+                let open = control.open.load(SeqCst);
+                (0..open).for_each(|_| control.counters.cut.count());
+                return Ending::Cut(open);
             }
             let _ = poll_until(&mut [PollFd::new(&control.bell, PollFlags::IN)], Some(deadline));
             control.bell.silence();

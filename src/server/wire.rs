@@ -106,7 +106,7 @@ impl Wire {
 
     /// Takes note of an epoll event.
     pub(super) fn note(&mut self, flags: EventFlags) {
-        self.drained = false;
+        self.drained &= flags.is_empty();
         self.end_announced |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
     }
 

@@ -220,7 +220,7 @@ impl<H: Handler> Worker<'_, H> {
         let deadline = conn.deadline(&pool.service.config);
         // The stage is looked at with the slot locked: the acceptor changes it first and visits
         // the slots then, so that one of the two sees the other.
-        let stay = |conn: &Conn<_>| wake || !(conn.phase.is_idle() && control.draining());
+        let stay = |conn: &Conn<_>| wake || !(control.draining() && conn.may_end(Instant::now()));
         let parking = pool.reactor.park(conn, wake, stay);
         if matches!(parking, Parking::Parked) {
             control.sweep_at(deadline);
@@ -234,6 +234,7 @@ fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
     if !pool.queue.is_empty() {
         return true;
     }
+    debug_assert!(held.is_none());
     if pool.idle.load(Relaxed) > 0 {
         return false;
     }

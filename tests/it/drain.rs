@@ -73,7 +73,7 @@ fn a_stuck_handler_is_cut_at_the_drain_timeout() {
     assert_eq!(rest(&stuck).unwrap(), b"");
     let _ = rest(&queued);
     let error = handle.join().unwrap_err().to_string();
-    assert_eq!(error, "connections still open at the drain timeout of 100ms, and shut down then: 2");
+    assert_eq!(error, "connections still open at the drain timeout of 100ms: 2");
     assert_eq!(handle.metrics().cut, 2);
     // It says so again.
     assert_eq!(handle.join().unwrap_err().to_string(), error);
@@ -157,4 +157,48 @@ fn a_second_signal_ends_it_at_once() {
     await_that("it drains", || std::net::TcpStream::connect(served.addr).is_err());
     served.signal(Signal::TERM);
     assert_eq!(served.wait().0, Some(128 + 15));
+}
+
+#[test]
+fn connections_that_linger_or_stall_do_not_hold_up_the_end() {
+    // The client has its reply and stays, with input that nobody read.
+    let handle = builder().serve(overfall::apps::Hello::default()).unwrap();
+    let mut lingering = connect(handle.local_addr());
+    lingering.write_all(&[b'x'; 64 * 1024]).unwrap();
+    assert_eq!(lingering.read(&mut [0; 14]).unwrap(), 14);
+    handle.shutdown();
+    handle.join().unwrap();
+
+    // The client never takes the rest of its reply: its timeout ends it, not the drain's.
+    let (handle, _gate) = serve_lines(builder().workers(1).io_timeout(Duration::from_millis(200)));
+    let stalled = connect(handle.local_addr());
+    tell(&stalled, &["big 200000"; 200].join("\n"));
+    await_that("it is parked", || handle.metrics().connections_parked == 1);
+    handle.shutdown();
+    handle.join().unwrap();
+    assert_eq!(handle.metrics().timed_out_io, 1);
+}
+
+#[test]
+fn silent_clients_do_not_hold_up_the_end() {
+    // One is parked; the others wait in the backlog until that has given way.
+    let (handle, _gate) = serve_lines(builder().max_connections(1).on_full(OnFull::Wait));
+    let silent: Vec<_> = (0..5).map(|_| connect(handle.local_addr())).collect();
+    handle.shutdown();
+    handle.join().unwrap();
+    silent.iter().for_each(|client| assert_eq!(rest(client).unwrap(), b""));
+}
+
+#[test]
+fn a_request_that_is_on_its_way_is_answered() {
+    // For those connected, the time from accept to the first byte is shorter than the grace.
+    let handle = builder()
+        .first_byte_timeout(Duration::from_secs(3600))
+        .serve(overfall::apps::Hello::default())
+        .unwrap();
+    let mut clients: Vec<_> = (0..20).map(|_| connect(handle.local_addr())).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
+    handle.shutdown();
+    clients.iter().for_each(|client| assert_eq!(rest(client).unwrap(), b"Hello, client!"));
+    handle.join().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, Write},
+    io::{self, Read, Write},
 };
 
 use overfall::{Connection, Handler, Next, OnFull, Refusal};
@@ -175,4 +175,64 @@ fn the_command_sends_its_busy_reply() {
     assert!(answered.iter().all(|reply| reply == b"Hello, client!"));
     assert!(refused.iter().all(|reply| reply == b"busy\r\n"));
     assert!(!refused.is_empty() && !answered.is_empty());
+}
+
+#[test]
+fn at_the_limit_of_connections_waiting_refuses_nobody() {
+    let builder = builder().max_connections(4).on_full(OnFull::Wait);
+    let (handle, _gate) = serve_lines(builder);
+    let addr = handle.local_addr();
+    // Kept connections that are idle for moments only, more than may be open. One that gives way
+    // comes again; none is refused.
+    all_at_once(8, move |_| {
+        let mut answered = 0;
+        while answered < 50 {
+            let client = connect(addr);
+            while answered < 50 && (&client).write_all(b"say here\n").is_ok() {
+                let mut reply = [0; 5];
+                if (&client).read_exact(&mut reply).is_err() {
+                    break;
+                }
+                answered += 1;
+            }
+        }
+    });
+    let metrics = handle.metrics();
+    assert_eq!((metrics.refused_connections_full, metrics.refused_queue_full), (0, 0));
+}
+
+#[test]
+fn one_after_the_other_gets_the_only_place() {
+    let (handle, _gate) = serve_lines(builder().max_connections(1));
+    // Each stays when it has its reply, and gives way to the next.
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let client = connect(handle.local_addr());
+            assert_eq!(ask(&client, "say here"), "here");
+            client
+        })
+        .collect();
+    drop(clients);
+    assert_eq!(handle.metrics().refused_connections_full, 0);
+    assert_eq!(handle.metrics().evicted, 39);
+}
+
+#[test]
+fn no_listener_starves_another() {
+    let builder = builder().bind("127.0.0.1:0").workers(1).queue(1).on_full(OnFull::Wait);
+    let (handle, gate) = serve_lines(builder);
+    let [crowded, quiet] = *handle.local_addrs() else { panic!("two listeners") };
+    let crowd: Vec<_> = (0..30).map(|_| connect(crowded)).collect();
+    crowd.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(1);
+    await_that("the queue is full", || handle.metrics().queue_depth == 1);
+    let alone = connect(quiet);
+    tell(&alone, "say quiet");
+    // Long before the crowd is through.
+    for _ in 0..4 {
+        gate.open(1);
+        gate.await_blocked(1);
+    }
+    assert_eq!(hear(&alone), "quiet");
+    gate.open(30);
 }

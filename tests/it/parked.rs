@@ -5,7 +5,7 @@ use std::{
     net::Shutdown,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use overfall::{Connection, Handler, Next, apps::Echo};
@@ -185,8 +185,29 @@ impl Handler for Greeter {
 #[test]
 fn a_server_may_speak_first_and_hears_of_deadlines() {
     let (warnings, _kept) = mpsc::sync_channel(1);
-    let handle = builder().first_byte_timeout(Duration::from_millis(50)).serve(Greeter(warnings)).unwrap();
+    let timeout = Duration::from_millis(100);
+    let handle = builder().first_byte_timeout(timeout).serve(Greeter(warnings)).unwrap();
+    let connected = Instant::now();
     let client = connect(handle.local_addr());
-    // The first time it parks once more.
+    // The first time it parks once more, and has as much time again.
     assert_eq!(rest(&client).unwrap(), b"welcome\nlate\nlate\n");
+    assert!(connected.elapsed() >= 2 * timeout);
+    assert_eq!(handle.metrics().timed_out_first_byte, 1);
+}
+
+#[test]
+fn many_pipelining_clients_are_all_served() {
+    for workers in [1, 2, 3] {
+        let (handle, _gate) = serve_lines(builder().workers(workers));
+        let addr = handle.local_addr();
+        all_at_once(12, move |_| {
+            let client = connect(addr);
+            for _ in 0..100 {
+                tell(&client, "say 1\nsay 2\nsay 3\nsay 4");
+                for number in 1..=4 {
+                    assert_eq!(hear(&client), number.to_string());
+                }
+            }
+        });
+    }
 }

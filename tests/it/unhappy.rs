@@ -203,3 +203,47 @@ fn input_that_nobody_takes_is_bounded() {
     assert!(sent.is_err() || rest(&client).is_err());
     assert_eq!(handle.metrics().failed, 1);
 }
+
+#[test]
+fn asking_again_without_taking_anything_is_no_endless_loop() {
+    let again = |connection: &mut Connection<'_>| {
+        connection.write_all(b".")?;
+        Ok(Next::Again)
+    };
+    let handle = builder().workers(1).serve(again).unwrap();
+    let mut client = connect(handle.local_addr());
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    await_that("it is parked", || handle.metrics().connections_parked == 1);
+    assert_eq!(handle.metrics().answered, 1);
+}
+
+#[test]
+fn input_that_nobody_takes_ends_with_what_was_replied() {
+    let handle = builder()
+        .workers(1)
+        .serve(|connection: &mut Connection<'_>| {
+            connection.write_all(b".")?;
+            Ok(Next::Park)
+        })
+        .unwrap();
+    let mut client = connect(handle.local_addr());
+    client.write_all(&[b'x'; 20_000]).unwrap();
+    let reply = rest(&client).unwrap();
+    assert!(!reply.is_empty() && reply.iter().all(|&byte| byte == b'.'));
+    assert_eq!(handle.metrics().failed, 1);
+}
+
+#[test]
+fn a_reply_before_an_error_is_still_sent() {
+    let handle = builder()
+        .workers(1)
+        .serve(|connection: &mut Connection<'_>| {
+            connection.write_all(&[b'r'; 300_000])?;
+            Err(io::Error::other("as told"))
+        })
+        .unwrap();
+    let mut client = connect(handle.local_addr());
+    client.write_all(&[b'x'; 50_000]).unwrap();
+    assert_eq!(rest(&client).unwrap().len(), 300_000);
+}

@@ -1,0 +1,454 @@
+//! The load: many connections on one thread, in a closed or an open loop.
+
+use std::{
+    collections::VecDeque,
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, EventData, EventFlags},
+    },
+    io::Errno,
+    net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt},
+    time::{ClockId, clock_gettime},
+};
+
+use super::{
+    pacer::{Due, Pacer},
+    stats::Latencies,
+};
+
+/// What is asked and answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exchange {
+    pub(crate) request: &'static [u8],
+    pub(crate) reply: &'static [u8],
+    /// Requests follow each other on one connection; else each has a connection of its own.
+    pub(crate) kept: bool,
+}
+
+/// One-shot TCP, as the app `hello` speaks it.
+pub(crate) const HELLO: Exchange = Exchange { request: b"ping", reply: b"Hello, client!", kept: false };
+const MESSAGE: &[u8] = b"thirty-two bytes that come back.";
+/// Echo over kept connections, as the app `echo` speaks it.
+pub(crate) const ECHO: Exchange = Exchange { request: MESSAGE, reply: MESSAGE, kept: true };
+
+/// When requests are made.
+#[derive(Debug)]
+pub(crate) enum Loop {
+    /// So many clients, each of which waits for its reply before it asks again.
+    Closed(usize),
+    /// Whenever the pacer says so, whatever the server does.
+    Open(Pacer),
+}
+
+/// How a client gives up at its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GiveUp {
+    Close,
+    Reset,
+}
+
+/// One measurement.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) addr: SocketAddr,
+    pub(crate) exchange: Exchange,
+    pub(crate) pace: Loop,
+    pub(crate) deadline: Duration,
+    pub(crate) give_up: GiveUp,
+    /// At the beginning, cut off.
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
+}
+
+/// What came of the requests that were intended for the time after the warm-up.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) elapsed: Duration,
+    /// Requests that should have been started.
+    pub(crate) intended: u64,
+    pub(crate) sent: u64,
+    /// Requests that were due but could not be started: too late, or no socket.
+    pub(crate) dropped: u64,
+    /// Correct replies within the deadline.
+    pub(crate) good: u64,
+    /// Connections refused, or closed without a reply.
+    pub(crate) refused: u64,
+    pub(crate) reset: u64,
+    pub(crate) timed_out: u64,
+    /// Replies that are not what they should be.
+    pub(crate) wrong: u64,
+    /// From the intended time to the reply, or to giving up.
+    pub(crate) response: Latencies,
+    /// From the real start to the reply.
+    pub(crate) service: Latencies,
+    /// From the intended time to the real start.
+    pub(crate) lag: Latencies,
+    /// CPU time of this thread.
+    pub(crate) cpu: Duration,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            elapsed: Duration::ZERO,
+            intended: 0,
+            sent: 0,
+            dropped: 0,
+            good: 0,
+            refused: 0,
+            reset: 0,
+            timed_out: 0,
+            wrong: 0,
+            response: Latencies::new(),
+            service: Latencies::new(),
+            lag: Latencies::new(),
+            cpu: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn per_s(&self, count: u64) -> f64 {
+        count as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Good,
+    Refused,
+    Reset,
+    TimedOut,
+    Wrong,
+}
+
+/// A connection under way. Its slot's generation tells events and deadlines of its predecessors.
+struct Dialed {
+    socket: OwnedFd,
+    intended: Instant,
+    started: Instant,
+    unsent: bool,
+    received: usize,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    dialed: Option<Dialed>,
+}
+
+struct Client<'a> {
+    load: &'a Load,
+    epoll: OwnedFd,
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    /// When to look whether a connection's request is to be given up, earliest first; one entry for
+    /// each connection.
+    deadlines: VecDeque<(Instant, u32, u32)>,
+    /// Clients of a closed loop that have no request under way.
+    resting: usize,
+    closed: bool,
+    measured_from: Instant,
+    measured_to: Instant,
+    tally: Tally,
+}
+
+/// The moments at which the server is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Begin,
+    End,
+}
+
+/// Events taken at a time.
+const EVENTS: usize = 256;
+/// The longest wait for an event, so that marks and deadlines are not missed.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Runs the load and gives what came of it. `mark` is called when the measuring begins and ends.
+pub(crate) fn run(mut load: Load, stop: &dyn Fn() -> bool, mark: &mut dyn FnMut(Mark)) -> io::Result<Tally> {
+    let pace = std::mem::replace(&mut load.pace, Loop::Closed(0));
+    let begun = Instant::now();
+    let (closed, resting) = match pace {
+        Loop::Closed(clients) => (true, clients),
+        Loop::Open(_) => (false, 0),
+    };
+    let client = Client {
+        epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        slots: Vec::new(),
+        vacant: Vec::new(),
+        deadlines: VecDeque::new(),
+        resting,
+        closed,
+        measured_from: begun + load.warm_up,
+        measured_to: begun + load.warm_up + load.duration,
+        tally: Tally::new(),
+        load: &load,
+    };
+    Ok(client.run(pace, begun, stop, mark))
+}
+
+impl Client<'_> {
+    fn run(
+        mut self,
+        mut pace: Loop,
+        begun: Instant,
+        stop: &dyn Fn() -> bool,
+        mark: &mut dyn FnMut(Mark),
+    ) -> Tally {
+        let mut measuring = None;
+        loop {
+            let now = Instant::now();
+            if measuring.is_none() && now >= self.measured_from {
+                mark(Mark::Begin);
+                measuring = Some((Instant::now(), thread_cpu()));
+            }
+            if now >= self.measured_to || stop() {
+                break;
+            }
+            let mut next = now + TICK;
+            if let Loop::Open(pacer) = &mut pace {
+                next = self.start_due(pacer, begun, next);
+            }
+            for _ in 0..std::mem::take(&mut self.resting) {
+                self.start(Instant::now());
+            }
+            self.turn(next);
+        }
+        if let Some((begun, cpu)) = measuring {
+            self.tally.elapsed = begun.elapsed();
+            self.tally.cpu = thread_cpu() - cpu;
+        }
+        mark(Mark::End);
+        self.finish(stop);
+        self.tally
+    }
+
+    /// Starts what is due; gives when the next is, or `tick` where that is earlier.
+    fn start_due(&mut self, pacer: &mut Pacer, begun: Instant, tick: Instant) -> Instant {
+        loop {
+            match pacer.due(begun.elapsed()) {
+                Due::At(at) => return tick.min(begun + at),
+                Due::Start(at) => self.start(begun + at),
+                Due::Drop(at) if self.is_measured(begun + at) => {
+                    self.tally.intended += 1;
+                    self.tally.dropped += 1;
+                }
+                Due::Drop(_) => {}
+            }
+        }
+    }
+
+    /// Waits for those that are still under way, so that each has its end.
+    fn finish(&mut self, stop: &dyn Fn() -> bool) {
+        let last = Instant::now() + self.load.deadline;
+        while self.slots.iter().any(|slot| slot.dialed.is_some()) && Instant::now() < last && !stop() {
+            self.turn(Instant::now() + TICK);
+        }
+        (0..self.slots.len()).for_each(|index| self.end(index as u32, End::TimedOut));
+    }
+
+    fn is_measured(&self, intended: Instant) -> bool {
+        intended >= self.measured_from && intended < self.measured_to
+    }
+
+    /// Waits for events until this time, and heeds them and the deadlines.
+    fn turn(&mut self, until: Instant) {
+        self.expire(Instant::now());
+        let timeout = until.saturating_duration_since(Instant::now()).min(TICK);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+        let mut space = [MaybeUninit::uninit(); EVENTS];
+        // It fails only with EINTR, and then the caller comes back.
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut space, Some(&timeout)) else { return };
+        for event in events {
+            let data = event.data;
+            // Both halves are cut to their 32 bits on purpose.
+            let (index, generation) = (data.u64() as u32, (data.u64() >> 32) as u32);
+            if self.slots[index as usize].generation == generation {
+                self.heed(index);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, index, generation)) = self.deadlines.pop_front_if(|&mut (at, ..)| at <= now) {
+            let slot = &self.slots[index as usize];
+            let Some(dialed) = slot.dialed.as_ref().filter(|_| slot.generation == generation) else {
+                continue;
+            };
+            let at = dialed.intended + self.load.deadline;
+            if at > now {
+                // A later request on the same connection.
+                self.deadlines.push_back((at, index, generation));
+            } else {
+                self.end(index, End::TimedOut);
+            }
+        }
+    }
+
+    /// Starts a request on a new connection.
+    fn start(&mut self, intended: Instant) {
+        let started = Instant::now();
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let generation = self.slots[index as usize].generation;
+        let connected = self.connect(index, generation);
+        let measured = self.is_measured(intended);
+        self.tally.intended += u64::from(measured);
+        let Ok((socket, unsent)) = connected else {
+            // No port, no descriptor, no memory: the request was never under way.
+            self.tally.dropped += u64::from(measured);
+            self.vacant.push(index);
+            self.resting += usize::from(self.closed);
+            return;
+        };
+        self.slots[index as usize].dialed = Some(Dialed { socket, intended, started, unsent, received: 0 });
+        self.deadlines.push_back((intended + self.load.deadline, index, generation));
+        self.sent(intended, started);
+    }
+
+    fn sent(&mut self, intended: Instant, started: Instant) {
+        if self.is_measured(intended) {
+            self.tally.sent += 1;
+            self.tally.lag.record(started.saturating_duration_since(intended));
+        }
+    }
+
+    /// A connection, and whether the request is still to be sent. An error of the server's shows
+    /// when the socket is read.
+    fn connect(&self, index: u32, generation: u32) -> rustix::io::Result<(OwnedFd, bool)> {
+        let addr = self.load.addr;
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        if self.load.exchange.kept {
+            sockopt::set_tcp_nodelay(&socket, true)?;
+        }
+        let unsent = match net::connect(&socket, &addr) {
+            // On loopback the handshake is over already.
+            Ok(()) => net::send(&socket, self.load.exchange.request, SendFlags::NOSIGNAL).is_err(),
+            Err(Errno::INPROGRESS | Errno::CONNREFUSED | Errno::CONNRESET) => true,
+            Err(errno) => return Err(errno),
+        };
+        let key = EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
+        let output = if unsent { EventFlags::OUT } else { EventFlags::empty() };
+        epoll::add(&self.epoll, &socket, key, EventFlags::IN | EventFlags::ET | output)?;
+        Ok((socket, unsent))
+    }
+
+    fn heed(&mut self, index: u32) {
+        let exchange = self.load.exchange;
+        let Some(dialed) = &mut self.slots[index as usize].dialed else { return };
+        if dialed.unsent {
+            match net::send(&dialed.socket, exchange.request, SendFlags::NOSIGNAL) {
+                Ok(_) => dialed.unsent = false,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::CONNREFUSED) => return self.end(index, End::Refused),
+                Err(_) => return self.end(index, End::Reset),
+            }
+        }
+        if let Some(end) = dialed.receive(exchange.reply) {
+            self.end(index, end);
+        }
+    }
+
+    /// Ends the request that is under way, if one is.
+    fn end(&mut self, index: u32, end: End) {
+        let Some(dialed) = &mut self.slots[index as usize].dialed else { return };
+        let (intended, started) = (dialed.intended, dialed.started);
+        let now = Instant::now();
+        let more = self.closed && now < self.measured_to;
+        let again = more && end == End::Good && self.load.exchange.kept;
+        let asked = again && dialed.ask_again(self.load.exchange.request, now);
+        if self.is_measured(intended) {
+            self.count(end, now - intended, now - started);
+        }
+        if asked {
+            self.tally.intended += u64::from(self.is_measured(now));
+            self.sent(now, now);
+        } else {
+            self.hang_up(index, end);
+            self.resting += usize::from(more);
+        }
+    }
+
+    fn hang_up(&mut self, index: u32, end: End) {
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        if let Some(dialed) = slot.dialed.take()
+            && end == End::TimedOut
+            && self.load.give_up == GiveUp::Reset
+        {
+            // Where it fails, the client closes instead.
+            let _ = sockopt::set_socket_linger(&dialed.socket, Some(Duration::ZERO));
+        }
+        self.vacant.push(index);
+    }
+
+    fn count(&mut self, end: End, response: Duration, service: Duration) {
+        let tally = &mut self.tally;
+        // A reply that came when its client had given up in its mind is no good one.
+        let end = if end == End::Good && response > self.load.deadline { End::TimedOut } else { end };
+        match end {
+            End::Good => tally.good += 1,
+            End::Refused => tally.refused += 1,
+            End::Reset => tally.reset += 1,
+            End::TimedOut => tally.timed_out += 1,
+            End::Wrong => tally.wrong += 1,
+        }
+        if matches!(end, End::Good | End::TimedOut) {
+            tally.response.record(response);
+            tally.service.record(service);
+        }
+    }
+}
+
+impl Dialed {
+    /// Reads what is there; how the request ended, if it has.
+    fn receive(&mut self, expected: &[u8]) -> Option<End> {
+        let mut piece = [0; 4096];
+        loop {
+            match rustix::io::read(&self.socket, &mut piece) {
+                Ok(0) if self.received == 0 => return Some(End::Refused),
+                Ok(0) => return Some(End::Wrong),
+                Ok(count) => {
+                    let rest = &expected[self.received..];
+                    if !rest.starts_with(&piece[..count]) {
+                        return Some(End::Wrong);
+                    }
+                    self.received += count;
+                    if self.received == expected.len() {
+                        return Some(End::Good);
+                    }
+                }
+                Err(Errno::AGAIN) => return None,
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNREFUSED) => return Some(End::Refused),
+                Err(_) => return Some(End::Reset),
+            }
+        }
+    }
+
+    /// Sends the next request on the same connection; whether that was possible.
+    fn ask_again(&mut self, request: &[u8], now: Instant) -> bool {
+        self.intended = now;
+        self.started = now;
+        self.received = 0;
+        net::send(&self.socket, request, SendFlags::NOSIGNAL).is_ok()
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is ever negative on this clock.
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
+}

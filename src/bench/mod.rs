@@ -1,0 +1,372 @@
+//! Compares servers: starts each as a process of its own, loads it from this one, watches it
+//! through /proc. It drives any server from outside, ours included.
+
+pub(crate) mod arm;
+pub(crate) mod client;
+pub(crate) mod pacer;
+pub(crate) mod page;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod sample;
+pub(crate) mod stats;
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use self::{
+    arm::{Arm, Running},
+    client::{Load, Loop, Mark, Tally},
+    pacer::Pacer,
+    plan::{ACTIVE, CLIENTS, PATIENCE, Plan, Scenario, Spot, WARM_UP},
+    sample::{Sample, Watch},
+    stats::CapacitySearch,
+};
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) plan: Plan,
+    /// Requests per second, where the overload was measured.
+    pub(crate) capacity: Option<f64>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) interrupted: bool,
+}
+
+/// One arm at one spot, with its rounds.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) spot: Spot,
+    pub(crate) arm: String,
+    pub(crate) command: String,
+    pub(crate) rounds: Vec<Result<Round, String>>,
+}
+
+/// What one round gave. Rates are per second, times in microseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Round {
+    pub(crate) offered_per_s: f64,
+    pub(crate) sent_per_s: f64,
+    pub(crate) goodput_per_s: f64,
+    pub(crate) intended: u64,
+    pub(crate) sent: u64,
+    pub(crate) good: u64,
+    pub(crate) refused: u64,
+    pub(crate) reset: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) dropped: u64,
+    pub(crate) wrong: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+    pub(crate) service_p50_us: f64,
+    pub(crate) service_p99_us: f64,
+    pub(crate) lag_p99_us: f64,
+    /// The server's CPU time for each good reply.
+    pub(crate) cpu_us_per_request: f64,
+    /// The generator's CPU time for each request that it sent.
+    pub(crate) client_cpu_us_per_request: f64,
+    /// The share of its core that the generator used.
+    pub(crate) client_cpu_share: f64,
+    pub(crate) switches_per_s: Option<f64>,
+    /// The highest of each.
+    pub(crate) rss_bytes: f64,
+    pub(crate) private_bytes: f64,
+    pub(crate) threads: f64,
+    pub(crate) descriptors: f64,
+    /// Of the silent connections, where there are some.
+    pub(crate) silent: Option<Silent>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// What silent connections cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silent {
+    pub(crate) opened: usize,
+    pub(crate) bytes_per_connection: f64,
+    pub(crate) threads_per_connection: f64,
+}
+
+/// Under this share of what was intended, a cell says how fast the generator is and nothing else.
+const SENT_ENOUGH: f64 = 0.99;
+/// More wrong replies than this share make an arm a failure.
+const WRONG_ENOUGH: f64 = 0.001;
+
+impl Round {
+    pub(crate) fn is_generator_bound(&self) -> bool {
+        (self.sent as f64) < SENT_ENOUGH * self.intended as f64
+    }
+}
+
+impl Cell {
+    pub(crate) fn good_rounds(&self) -> impl Iterator<Item = &Round> {
+        self.rounds.iter().filter_map(|round| round.as_ref().ok())
+    }
+
+    /// The median over the rounds.
+    pub(crate) fn median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
+        stats::median(self.good_rounds().map(figure))
+    }
+
+    pub(crate) fn failure(&self) -> Option<&String> {
+        self.rounds.iter().find_map(|round| round.as_ref().err())
+    }
+
+    pub(crate) fn verdict(&self) -> &'static str {
+        if self.failure().is_some() || self.rounds.is_empty() {
+            "failed"
+        } else if self.good_rounds().any(Round::is_generator_bound) {
+            "generator-bound"
+        } else {
+            "ok"
+        }
+    }
+}
+
+/// Runs the plan. `stop` ends it early; `progress` is told what is being measured, and after how
+/// many measurements.
+pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&str, usize)) -> Results {
+    let mut results = Results { capacity: plan.capacity, plan, cells: Vec::new(), interrupted: false };
+    let plan = results.plan.clone();
+    if plan.scenarios.contains(&Scenario::Overload) && results.capacity.is_none() {
+        progress("capacity", 0);
+        results.capacity = find_capacity(&plan, stop).ok();
+    }
+    for spot in plan.spots() {
+        let again = spot
+            .control
+            .then(|| Arm { name: format!("{} again", plan.arms[0].name), ..plan.arms[0].clone() });
+        for arm in plan.arms.iter().cloned().chain(again) {
+            let duty = plan.duty(spot.scenario);
+            let program = std::path::Path::new("overfall");
+            let command = arm.command_line(&duty, program).join(" ");
+            results.cells.push(Cell { spot, arm: arm.name, command, rounds: Vec::new() });
+        }
+    }
+    let mut done = 0;
+    for round in 0..plan.rounds {
+        for spot in plan.spots() {
+            let mut order: Vec<usize> =
+                (0..results.cells.len()).filter(|&at| results.cells[at].spot == spot).collect();
+            fastrand::shuffle(&mut order);
+            for at in order {
+                if stop() {
+                    results.interrupted = true;
+                    return results;
+                }
+                let cell = &mut results.cells[at];
+                done += 1;
+                progress(
+                    &format!("round {} of {}, {}: {}", round + 1, plan.rounds, spot.scenario, cell.arm),
+                    done,
+                );
+                // An arm that failed once is not tried again.
+                if cell.failure().is_none() {
+                    let arm = plan.arms.iter().find(|arm| arm.name == cell.arm).unwrap_or(&plan.arms[0]);
+                    let measured = measure(&plan, arm, spot, results.capacity, stop);
+                    if !stop() {
+                        cell.rounds.push(measured);
+                    }
+                }
+            }
+        }
+    }
+    results
+}
+
+/// Saturates the first arm in a closed loop until its rate is steady.
+fn find_capacity(plan: &Plan, stop: &dyn Fn() -> bool) -> anyhow::Result<f64> {
+    const WINDOW: Duration = Duration::from_millis(250);
+    let server = plan.arms[0].start(&plan.duty(Scenario::Overload))?;
+    let mut search = CapacitySearch::default();
+    loop {
+        // More clients than workers, and fewer than are let in.
+        let pace = Loop::Closed(plan.workers * 8);
+        let load = Load { duration: WINDOW, ..load(plan, Scenario::Overload, server.addr, pace) };
+        let tally = client::run(Load { warm_up: Duration::ZERO, ..load }, stop, &mut |_| {})?;
+        if let Some(capacity) = search.feed(tally.per_s(tally.good)) {
+            return Ok(capacity);
+        }
+        anyhow::ensure!(!stop(), "interrupted");
+    }
+}
+
+fn load(plan: &Plan, scenario: Scenario, addr: SocketAddr, pace: Loop) -> Load {
+    let deadline = if scenario == Scenario::Overload { plan.deadline } else { PATIENCE };
+    Load {
+        addr,
+        exchange: scenario.exchange(),
+        pace,
+        deadline,
+        give_up: plan.give_up,
+        warm_up: WARM_UP,
+        duration: plan.duration,
+    }
+}
+
+/// Starts a server, measures it, and stops it; else what went wrong with it.
+fn measure(
+    plan: &Plan,
+    arm: &Arm,
+    spot: Spot,
+    capacity: Option<f64>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Round, String> {
+    let pace = match spot.load {
+        Some(load) => {
+            let capacity =
+                capacity.filter(|&capacity| capacity > 0.0).ok_or("the capacity could not be found")?;
+            plan.check_overload(capacity, descriptor_limit(), ports())?;
+            Loop::Open(Pacer::new(plan.arrivals, capacity * load, fastrand::u64(..)))
+        }
+        None if spot.scenario == Scenario::Idle => Loop::Closed(ACTIVE),
+        None => Loop::Closed(CLIENTS),
+    };
+    let offered = match &spot.load {
+        Some(load) => capacity.map(|capacity| capacity * load),
+        None => None,
+    };
+    let mut server = arm.start(&plan.duty(spot.scenario)).map_err(|error| format!("{error:#}"))?;
+    let silent = if spot.scenario == Scenario::Idle {
+        Some(Silence::open(plan, &server, stop).map_err(|error| error.to_string())?)
+    } else {
+        None
+    };
+    let watch = Watch::start(server.group());
+    let began = Instant::now();
+    let (mut first, mut last) = (Sample::default(), Sample::default());
+    let mut mark = |mark| {
+        let sample = Sample::of_group(server.group(), began);
+        match mark {
+            Mark::Begin => first = sample,
+            Mark::End => last = sample,
+        }
+    };
+    let tally = client::run(load(plan, spot.scenario, server.addr, pace), stop, &mut mark);
+    let samples = watch.finish();
+    if let Some(end) = server.ended() {
+        return Err(end);
+    }
+    let tally = tally.map_err(|error| format!("the generator failed: {error}"))?;
+    let mut round = summarize(&tally, offered, first, last, samples);
+    round.silent = silent.map(|silence| silence.cost);
+    if round.wrong as f64 > WRONG_ENOUGH * round.sent as f64 {
+        return Err(format!("it answers wrongly: {} replies of {}", round.wrong, round.sent));
+    }
+    if round.sent > 0 && round.good + round.timed_out == 0 && spot.load.is_none() {
+        return Err(format!("it answers nobody: of {} requests none got a reply", round.sent));
+    }
+    Ok(round)
+}
+
+fn summarize(
+    tally: &Tally,
+    offered: Option<f64>,
+    first: Sample,
+    last: Sample,
+    samples: Vec<Sample>,
+) -> Round {
+    let highest = |figure: fn(&Sample) -> u64| samples.iter().map(figure).max().unwrap_or(0) as f64;
+    let elapsed = (last.at - first.at).as_secs_f64();
+    let switches = |sample: Sample| Some(sample.voluntary_switches? + sample.involuntary_switches?);
+    let switched = switches(last).zip(switches(first)).map(|(last, first)| last.saturating_sub(first));
+    let us = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / (count.max(1) as f64);
+    Round {
+        offered_per_s: offered.unwrap_or_else(|| tally.per_s(tally.intended)),
+        sent_per_s: tally.per_s(tally.sent),
+        goodput_per_s: tally.per_s(tally.good),
+        intended: tally.intended,
+        sent: tally.sent,
+        good: tally.good,
+        refused: tally.refused,
+        reset: tally.reset,
+        timed_out: tally.timed_out,
+        dropped: tally.dropped,
+        wrong: tally.wrong,
+        p50_us: tally.response.quantile_us(0.5) as f64,
+        p99_us: tally.response.quantile_us(0.99) as f64,
+        p999_us: tally.response.quantile_us(0.999) as f64,
+        max_us: tally.response.max_us() as f64,
+        service_p50_us: tally.service.quantile_us(0.5) as f64,
+        service_p99_us: tally.service.quantile_us(0.99) as f64,
+        lag_p99_us: tally.lag.quantile_us(0.99) as f64,
+        cpu_us_per_request: us(last.cpu.saturating_sub(first.cpu), tally.good),
+        client_cpu_us_per_request: us(tally.cpu, tally.sent),
+        client_cpu_share: tally.cpu.as_secs_f64() / tally.elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
+        switches_per_s: switched.map(|switched| switched as f64 / elapsed),
+        rss_bytes: highest(|sample| sample.rss_bytes),
+        private_bytes: highest(|sample| sample.private_bytes),
+        threads: highest(|sample| sample.threads),
+        descriptors: highest(|sample| sample.descriptors),
+        silent: None,
+        samples,
+    }
+}
+
+/// Connections that say nothing, open as long as this is kept.
+struct Silence {
+    _streams: Vec<TcpStream>,
+    cost: Silent,
+}
+
+impl Silence {
+    fn open(plan: &Plan, server: &Running, stop: &dyn Fn() -> bool) -> io::Result<Self> {
+        const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
+        const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+        // What the active clients make the server allocate is not to be laid to the silent ones.
+        let warm = Load {
+            warm_up: Duration::ZERO,
+            duration: WARM_UP,
+            ..load(plan, Scenario::Idle, server.addr, Loop::Closed(ACTIVE))
+        };
+        client::run(warm, stop, &mut |_| {})?;
+        let began = Instant::now();
+        let before = Sample::of_group(server.group(), began);
+        let mut streams = Vec::with_capacity(plan.idle);
+        while streams.len() < plan.idle && !stop() {
+            // A server that lets no more in leaves them hanging.
+            match TcpStream::connect_timeout(&server.addr, CONNECT_PATIENCE) {
+                Ok(stream) => streams.push(stream),
+                Err(_) => break,
+            }
+        }
+        let settled = Instant::now() + SETTLE_PATIENCE;
+        let mut after = Sample::of_group(server.group(), began);
+        while after.descriptors < before.descriptors + streams.len() as u64 && Instant::now() < settled {
+            std::thread::sleep(Duration::from_millis(20));
+            after = Sample::of_group(server.group(), began);
+        }
+        let accepted = after.descriptors.saturating_sub(before.descriptors) as usize;
+        let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / accepted.max(1) as f64;
+        let cost = Silent {
+            opened: accepted,
+            bytes_per_connection: each(after.private_bytes, before.private_bytes),
+            threads_per_connection: each(after.threads, before.threads),
+        };
+        Ok(Self { _streams: streams, cost })
+    }
+}
+
+/// Files that this process may have open, after raising the limit as far as it goes.
+pub(crate) fn descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // It cannot fail to be raised to the hard limit; were it so, the old one is what is left.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Ports that connections may have on this side.
+pub(crate) fn ports() -> usize {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse::<usize>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(low), Some(high)) if low < high => high - low,
+        _ => usize::MAX,
+    }
+}

@@ -1,0 +1,115 @@
+//! Watching a server through /proc.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// What a server's processes are and have at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Since the watching began.
+    pub(crate) at: Duration,
+    pub(crate) rss_bytes: u64,
+    /// Private dirty memory: what is its own. 0 where the kernel does not tell.
+    pub(crate) private_bytes: u64,
+    pub(crate) threads: u64,
+    pub(crate) descriptors: u64,
+    /// Context switches so far, of the threads that live; none where there are too many threads to
+    /// ask each.
+    pub(crate) voluntary_switches: Option<u64>,
+    pub(crate) involuntary_switches: Option<u64>,
+    /// CPU time so far, user and system, of all threads that ever lived.
+    pub(crate) cpu: Duration,
+}
+
+/// To ask more threads than this would itself be a load.
+const THREADS_ASKED: u64 = 256;
+const INTERVAL: Duration = Duration::from_millis(100);
+
+impl Sample {
+    /// Looks at all processes of a group: the server and those that it started.
+    pub(crate) fn of_group(group: i32, began: Instant) -> Self {
+        let mut sample = Self { at: began.elapsed(), ..Self::default() };
+        for process in group_members(group) {
+            // One that ends meanwhile is no longer of the group.
+            let _ = sample.add(&process);
+        }
+        sample
+    }
+
+    fn add(&mut self, process: &procfs::process::Process) -> procfs::ProcResult<()> {
+        let stat = process.stat()?;
+        let ticks = Duration::from_secs(stat.utime + stat.stime) / procfs::ticks_per_second() as u32;
+        let threads = stat.num_threads.unsigned_abs();
+        self.cpu += ticks;
+        self.threads += threads;
+        self.rss_bytes += stat.rss * procfs::page_size();
+        self.descriptors += process.fd_count()? as u64;
+        self.private_bytes += private_dirty_bytes(process.pid);
+        if threads > THREADS_ASKED {
+            return Ok(());
+        }
+        for task in process.tasks()?.flatten() {
+            let status = task.status()?;
+            *self.voluntary_switches.get_or_insert(0) += status.voluntary_ctxt_switches.unwrap_or(0);
+            *self.involuntary_switches.get_or_insert(0) += status.nonvoluntary_ctxt_switches.unwrap_or(0);
+        }
+        Ok(())
+    }
+}
+
+fn group_members(group: i32) -> Vec<procfs::process::Process> {
+    let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+    processes.flatten().filter(|process| process.stat().is_ok_and(|stat| stat.pgrp == group)).collect()
+}
+
+fn private_dirty_bytes(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let kib = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Takes a sample ten times a second until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(crate) fn start(group: i32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, taken) = (Arc::clone(&stop), Arc::clone(&samples));
+        let watch = move || {
+            let began = Instant::now();
+            while !stopped.load(Relaxed) {
+                taken.lock().push(Sample::of_group(group, began));
+                thread::park_timeout(INTERVAL);
+            }
+        };
+        // Without a thread there are no samples, and the report says so by having none.
+        let thread = thread::Builder::new().name("watch".into()).spawn(watch).ok();
+        Self { stop, samples, thread }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Sample> {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It does not panic.
+            let _ = thread.join();
+        }
+        std::mem::take(&mut *self.samples.lock())
+    }
+}

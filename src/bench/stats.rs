@@ -1,0 +1,133 @@
+//! What is made of the figures: quantiles, medians over rounds, ratios, and the capacity search.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Latencies in microseconds, to three significant digits.
+#[derive(Debug, Clone)]
+pub(crate) struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        // One hour at most; what is longer counts as that.
+        Self(Histogram::new_with_max(3_600_000_000, 3).expect("three digits are in range"))
+    }
+
+    pub(crate) fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// In microseconds; 0 where there is nothing.
+    pub(crate) fn quantile_us(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile)
+    }
+
+    pub(crate) fn max_us(&self) -> u64 {
+        self.0.max()
+    }
+}
+
+/// The middle one, or the mean of the two middle ones; 0 where there is none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => values[count / 2],
+        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
+    }
+}
+
+/// How an arm compares with the first, round by round: the median of the ratios, and the smallest
+/// and the largest. Over six rounds these two enclose the true median with a probability of
+/// 1 - 2 / 2^6 = 97 %, whatever the distribution (the sign test's interval).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    pub(crate) smallest: f64,
+    pub(crate) largest: f64,
+}
+
+impl Ratio {
+    /// Of the pairs of one round each; none without a pair that can be divided.
+    pub(crate) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
+        let ratios: Vec<f64> =
+            pairs.into_iter().filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1).collect();
+        let smallest = ratios.iter().copied().reduce(f64::min)?;
+        let largest = ratios.iter().copied().reduce(f64::max)?;
+        Some(Self { median: median(ratios), smallest, largest })
+    }
+}
+
+/// Finds the rate at which a saturated server completes requests: it is fed the rates of short
+/// windows, and answers when several in a row agree.
+#[derive(Debug, Default)]
+pub(crate) struct CapacitySearch {
+    windows: Vec<f64>,
+}
+
+/// So many windows in a row must agree,
+const AGREEING: usize = 4;
+/// up to this share of their mean.
+const AGREEMENT: f64 = 0.05;
+/// A server that never settles down gets the median of so many.
+const PATIENCE: usize = 24;
+
+impl CapacitySearch {
+    /// Takes the rate of the next window; gives the capacity when it is known.
+    pub(crate) fn feed(&mut self, per_s: f64) -> Option<f64> {
+        self.windows.push(per_s);
+        let last = self.windows.last_chunk::<AGREEING>()?;
+        let mean = last.iter().sum::<f64>() / AGREEING as f64;
+        if mean > 0.0 && last.iter().all(|rate| (rate - mean).abs() <= AGREEMENT * mean) {
+            return Some(mean);
+        }
+        (self.windows.len() >= PATIENCE).then(|| median(self.windows.iter().copied()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_ratios() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median([]), 0.0);
+        let ratio = Ratio::of([(2.0, 1.0), (3.0, 2.0), (1.0, 1.0), (5.0, 0.0)]).unwrap();
+        assert_eq!(ratio, Ratio { median: 1.5, smallest: 1.0, largest: 2.0 });
+        assert_eq!(Ratio::of([(1.0, 0.0)]), None);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut latencies = Latencies::new();
+        (1..=1000).for_each(|us| latencies.record(Duration::from_micros(us)));
+        assert_eq!(latencies.quantile_us(0.5), 500);
+        assert_eq!(latencies.quantile_us(0.99), 990);
+        latencies.record(Duration::from_secs(7200));
+        assert!(latencies.max_us() >= 3_600_000_000);
+    }
+
+    /// A server of a known capacity that warms up first, with some noise.
+    #[test]
+    fn the_capacity_of_a_known_server_is_found() {
+        let warming = [100.0, 300.0, 600.0, 900.0];
+        let noise = [1.01, 0.99, 1.02, 0.985, 1.0];
+        let mut search = CapacitySearch::default();
+        let rates = warming.into_iter().chain(noise.iter().map(|noise| 1000.0 * noise));
+        let found = rates.into_iter().find_map(|rate| search.feed(rate)).unwrap();
+        assert!((found - 1000.0).abs() < 20.0, "{found}");
+    }
+
+    #[test]
+    fn a_server_that_never_settles_gets_the_median() {
+        let mut search = CapacitySearch::default();
+        let mut rates = (0..100).map(|n| if n % 2 == 0 { 500.0 } else { 1500.0 });
+        assert_eq!(rates.find_map(|rate| search.feed(rate)), Some(1000.0));
+        let mut search = CapacitySearch::default();
+        assert_eq!((0..100).find_map(|_| search.feed(0.0)), Some(0.0));
+    }
+}
