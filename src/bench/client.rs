@@ -1,5 +1,8 @@
 //! The load: many connections on one thread, in a closed or an open loop.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     io,
@@ -87,7 +90,7 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// From the intended time to the reply, or to giving up.
     pub(crate) response: Latencies,
-    /// From the real start to the reply.
+    /// From the real start to the reply, of the good ones.
     pub(crate) service: Latencies,
     /// From the intended time to the real start.
     pub(crate) lag: Latencies,
@@ -407,6 +410,8 @@ impl Client<'_> {
         }
         if matches!(end, End::Good | End::TimedOut) {
             tally.response.record(response);
+        }
+        if end == End::Good {
             tally.service.record(service);
         }
     }

@@ -236,22 +236,15 @@ fn measure(
         None
     };
     let watch = Watch::start(server.group());
-    let began = Instant::now();
-    let (mut first, mut last) = (Sample::default(), Sample::default());
-    let mut mark = |mark| {
-        let sample = Sample::of_group(server.group(), began);
-        match mark {
-            Mark::Begin => first = sample,
-            Mark::End => last = sample,
-        }
-    };
+    let mut cpu = [Duration::ZERO; 2];
+    let mut mark = |mark| cpu[usize::from(mark == Mark::End)] = sample::cpu_of_group(server.group());
     let tally = client::run(load(plan, spot.scenario, server.addr, pace), stop, &mut mark);
     let samples = watch.finish();
     if let Some(end) = server.ended() {
         return Err(end);
     }
     let tally = tally.map_err(|error| format!("the generator failed: {error}"))?;
-    let mut round = summarize(&tally, offered, first, last, samples);
+    let mut round = summarize(&tally, offered, cpu[1].saturating_sub(cpu[0]), samples);
     round.silent = silent.map(|silence| silence.cost);
     if round.wrong as f64 > WRONG_ENOUGH * round.sent as f64 {
         return Err(format!("it answers wrongly: {} replies of {}", round.wrong, round.sent));
@@ -262,18 +255,15 @@ fn measure(
     Ok(round)
 }
 
-fn summarize(
-    tally: &Tally,
-    offered: Option<f64>,
-    first: Sample,
-    last: Sample,
-    samples: Vec<Sample>,
-) -> Round {
+fn summarize(tally: &Tally, offered: Option<f64>, cpu: Duration, samples: Vec<Sample>) -> Round {
     let highest = |figure: fn(&Sample) -> u64| samples.iter().map(figure).max().unwrap_or(0) as f64;
-    let elapsed = (last.at - first.at).as_secs_f64();
-    let switches = |sample: Sample| Some(sample.voluntary_switches? + sample.involuntary_switches?);
-    let switched = switches(last).zip(switches(first)).map(|(last, first)| last.saturating_sub(first));
-    let us = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / (count.max(1) as f64);
+    let switches = |sample: &Sample| Some(sample.voluntary_switches? + sample.involuntary_switches?);
+    let switches_per_s = || {
+        let (first, last) = (samples.first()?, samples.last()?);
+        Some(switches(last)?.saturating_sub(switches(first)?) as f64 / (last.at - first.at).as_secs_f64())
+    };
+    // Not a number where there was no request, and shown as that.
+    let us = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
     Round {
         offered_per_s: offered.unwrap_or_else(|| tally.per_s(tally.intended)),
         sent_per_s: tally.per_s(tally.sent),
@@ -286,17 +276,17 @@ fn summarize(
         timed_out: tally.timed_out,
         dropped: tally.dropped,
         wrong: tally.wrong,
-        p50_us: tally.response.quantile_us(0.5) as f64,
-        p99_us: tally.response.quantile_us(0.99) as f64,
-        p999_us: tally.response.quantile_us(0.999) as f64,
-        max_us: tally.response.max_us() as f64,
-        service_p50_us: tally.service.quantile_us(0.5) as f64,
-        service_p99_us: tally.service.quantile_us(0.99) as f64,
-        lag_p99_us: tally.lag.quantile_us(0.99) as f64,
-        cpu_us_per_request: us(last.cpu.saturating_sub(first.cpu), tally.good),
-        client_cpu_us_per_request: us(tally.cpu, tally.sent),
+        p50_us: tally.response.quantile_us(0.5),
+        p99_us: tally.response.quantile_us(0.99),
+        p999_us: tally.response.quantile_us(0.999),
+        max_us: tally.response.max_us(),
+        service_p50_us: tally.service.quantile_us(0.5),
+        service_p99_us: tally.service.quantile_us(0.99),
+        lag_p99_us: tally.lag.quantile_us(0.99),
+        cpu_us_per_request: if tally.good > 0 { us(cpu, tally.good) } else { f64::NAN },
+        client_cpu_us_per_request: us(tally.cpu, tally.sent.max(1)),
         client_cpu_share: tally.cpu.as_secs_f64() / tally.elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
-        switches_per_s: switched.map(|switched| switched as f64 / elapsed),
+        switches_per_s: switches_per_s(),
         rss_bytes: highest(|sample| sample.rss_bytes),
         private_bytes: highest(|sample| sample.private_bytes),
         threads: highest(|sample| sample.threads),
@@ -314,7 +304,11 @@ struct Silence {
 
 impl Silence {
     fn open(plan: &Plan, server: &Running, stop: &dyn Fn() -> bool) -> io::Result<Self> {
-        const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
+        // Longer than it takes until the kernel tries again where a full backlog dropped the first.
+        const CONNECT_PATIENCE: Duration = Duration::from_millis(1500);
+        // A burst of thousands would measure the backlog and not the connections.
+        const BURST: usize = 50;
+        const BURST_PAUSE: Duration = Duration::from_millis(2);
         const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
         // What the active clients make the server allocate is not to be laid to the silent ones.
         let warm = Load {
@@ -331,6 +325,9 @@ impl Silence {
             match TcpStream::connect_timeout(&server.addr, CONNECT_PATIENCE) {
                 Ok(stream) => streams.push(stream),
                 Err(_) => break,
+            }
+            if streams.len() % BURST == 0 {
+                std::thread::sleep(BURST_PAUSE);
             }
         }
         let settled = Instant::now() + SETTLE_PATIENCE;

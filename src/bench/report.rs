@@ -34,6 +34,7 @@ const OVERLOAD: &[Figure] = &[
     ("dropped", |r| r.dropped as f64),
     ("p50 ms", |r| r.p50_us / 1e3),
     ("p99 ms", |r| r.p99_us / 1e3),
+    ("p99 of good ms", |r| r.service_p99_us / 1e3),
     ("server CPU µs", |r| r.cpu_us_per_request),
     ("threads", |r| r.threads),
     ("RSS MB", |r| r.rss_bytes / 1e6),
@@ -174,8 +175,12 @@ impl Results {
                 ),
                 Scenario::Overload => {
                     let kept = goodput_kept(cells.iter().copied()).unwrap_or(0.0);
-                    let (load, p99) = (cell.spot.load.unwrap_or(0.0), cell.median(|r| r.p99_us) / 1e3);
-                    format!("{name} keeps {:.0} % of its best goodput at {load}×, with a p99 of {p99:.0} ms.", kept * 1e2)
+                    let (load, p99) = (cell.spot.load.unwrap_or(0.0), cell.median(|r| r.service_p99_us) / 1e3);
+                    let good = if kept > 0.0 { format!("; the p99 of the good replies is {p99:.0} ms") } else { String::new() };
+                    format!("{name} keeps {:.0} % of its best goodput at {load}×{good}.", kept * 1e2)
+                }
+                Scenario::Idle if cell.median(|r| r.goodput_per_s) == 0.0 => {
+                    format!("{name} has no room for the active ones beside the silent.")
                 }
                 Scenario::Idle => format!(
                     "{name}: a silent connection costs {:.0} bytes and {:.2} threads; the active ones have a p99 of {:.2} ms.",
@@ -378,6 +383,7 @@ fn ms(time: Duration) -> u64 {
 /// Three digits, or all those before the point.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
+        size if size.is_nan() => "-".into(),
         0.0 => "0".into(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -391,6 +397,9 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, 0.123, 12.34, 123.4, 98765.4].map(short), ["0", "0.12", "12.3", "123", "98765"]);
+        assert_eq!(
+            [0.0, 0.123, 12.34, 123.4, 98765.4, f64::NAN].map(short),
+            ["0", "0.12", "12.3", "123", "98765", "-"]
+        );
     }
 }

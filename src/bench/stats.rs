@@ -18,13 +18,13 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// In microseconds; 0 where there is nothing.
-    pub(crate) fn quantile_us(&self, quantile: f64) -> u64 {
-        self.0.value_at_quantile(quantile)
+    /// In microseconds; not a number where there is nothing.
+    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+        if self.0.is_empty() { f64::NAN } else { self.0.value_at_quantile(quantile) as f64 }
     }
 
-    pub(crate) fn max_us(&self) -> u64 {
-        self.0.max()
+    pub(crate) fn max_us(&self) -> f64 {
+        self.quantile_us(1.0)
     }
 }
 
@@ -52,8 +52,11 @@ pub(crate) struct Ratio {
 impl Ratio {
     /// Of the pairs of one round each; none without a pair that can be divided.
     pub(crate) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
-        let ratios: Vec<f64> =
-            pairs.into_iter().filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1).collect();
+        let ratios: Vec<f64> = pairs
+            .into_iter()
+            .filter(|pair| pair.0.is_finite() && pair.1 > 0.0)
+            .map(|pair| pair.0 / pair.1)
+            .collect();
         let smallest = ratios.iter().copied().reduce(f64::min)?;
         let largest = ratios.iter().copied().reduce(f64::max)?;
         Some(Self { median: median(ratios), smallest, largest })
@@ -104,11 +107,12 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {
         let mut latencies = Latencies::new();
+        assert!(latencies.quantile_us(0.5).is_nan());
         (1..=1000).for_each(|us| latencies.record(Duration::from_micros(us)));
-        assert_eq!(latencies.quantile_us(0.5), 500);
-        assert_eq!(latencies.quantile_us(0.99), 990);
+        assert_eq!(latencies.quantile_us(0.5), 500.0);
+        assert_eq!(latencies.quantile_us(0.99), 990.0);
         latencies.record(Duration::from_secs(7200));
-        assert!(latencies.max_us() >= 3_600_000_000);
+        assert!(latencies.max_us() >= 3.6e9);
     }
 
     /// A server of a known capacity that warms up first, with some noise.

@@ -82,6 +82,7 @@ pub(super) struct Acceptor<H: Handler> {
     eviction: Eviction,
     /// A newcomer that was accepted when there turned out to be no room for it.
     pending: Option<OwnedFd>,
+    /// Whose turn it is.
     first_listener: usize,
     next_sweep_allowed: Instant,
 }
@@ -145,9 +146,7 @@ impl<H: Handler> Acceptor<H> {
     /// is of no more use.
     fn take_newcomers(&mut self) -> Result<Pause, Errno> {
         let listeners = self.listeners.len();
-        // In turn, so that where there is little room, each has its share of it.
-        let first = (self.first_listener + 1) % listeners;
-        self.first_listener = first;
+        let first = self.first_listener;
         let mut more = false;
         for index in (first..listeners).chain(0..first) {
             match self.take_from(index)? {
@@ -182,10 +181,14 @@ impl<H: Handler> Acceptor<H> {
                 return Ok(Taken::Pause(self.until_room(full, until)));
             }
             match self.accept(index) {
-                Ok(socket) => match full {
-                    None => self.admit(Newcomer { socket, accepted: now }),
-                    Some(room) => self.refuse(socket, room),
-                },
+                Ok(socket) => {
+                    // In turn, so that where there is little room, each has its share of it.
+                    self.first_listener = (index + 1) % self.listeners.len();
+                    match full {
+                        None => self.admit(Newcomer { socket, accepted: now }),
+                        Some(room) => self.refuse(socket, room),
+                    }
+                }
                 Err(AcceptError::Empty) => return Ok(Taken::All),
                 Err(AcceptError::Connection(errno)) => self.pass_over(errno),
                 Err(AcceptError::Exhausted(errno)) => return Ok(Taken::Pause(self.back_off(errno))),

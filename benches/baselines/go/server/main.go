@@ -1,0 +1,84 @@
+// A goroutine for every connection, to measure overfall against.
+// Usage: server APP WORK ADDR: the app hello or echo, and the CPU to burn for each request such as 1ms.
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+func hello(c net.Conn, work time.Duration) {
+	defer c.Close()
+	buffer := make([]byte, 1024)
+	if n, err := c.Read(buffer); err != nil || n == 0 {
+		return
+	}
+	burn(work)
+	c.Write([]byte("Hello, client!"))
+}
+
+func echo(c net.Conn, work time.Duration) {
+	defer c.Close()
+	buffer := make([]byte, 4096)
+	for {
+		n, err := c.Read(buffer)
+		if err != nil || n == 0 {
+			return
+		}
+		burn(work)
+		if _, err := c.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// Burns CPU on the thread's own clock, on which the goroutine stays meanwhile.
+func burn(work time.Duration) {
+	if work == 0 {
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for started := threadCPU(); threadCPU()-started < work; {
+	}
+}
+
+func threadCPU() time.Duration {
+	const threadCPUTime = 3
+	var now syscall.Timespec
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, threadCPUTime, uintptr(unsafe.Pointer(&now)), 0)
+	return time.Duration(now.Nano())
+}
+
+func main() {
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: server APP WORK ADDR")
+		os.Exit(2)
+	}
+	serve := hello
+	if os.Args[1] == "echo" {
+		serve = echo
+	}
+	work, err := time.ParseDuration(os.Args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	listener, err := net.Listen("tcp", os.Args[3])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for {
+		c, err := listener.Accept()
+		if err != nil {
+			continue
+		}
+		go serve(c, work)
+	}
+}

@@ -1,0 +1,226 @@
+//! The benchmark as a command: what it writes, what it says of arms that fail, what it leaves behind.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use crate::support::*;
+
+/// A file that is there for one test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("overfall-{}-{name}", std::process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("text")
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(&self.0).expect("it was written")).expect("JSON")
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It may not have been written.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Not pinned, since other tests run beside it.
+fn bench(args: &[&str]) -> Output {
+    run(&[&["bench", "--pin", "off", "--rounds", "1", "--duration", "200ms"], args].concat())
+}
+
+fn free_addr() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn every_scenario_is_measured_and_written() {
+    let (json, html, svg) =
+        (Temporary::new("all.json"), Temporary::new("all.html"), Temporary::new("all.svg"));
+    let output = bench(&[
+        "--arm",
+        "pool",
+        "--loads",
+        "0.1,2",
+        "--work",
+        "2ms",
+        "--deadline",
+        "200ms",
+        "--idle",
+        "50",
+        "--json",
+        json.path(),
+        "--html",
+        html.path(),
+        "--svg",
+        svg.path(),
+    ]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for scenario in ["connections", "keepalive", "overload", "idle"] {
+        assert!(text.contains(&format!("\n{scenario}: ")), "{text}");
+    }
+    let document = json.json();
+    assert_eq!(document["version"], 1);
+    let cells = document["cells"].as_array().unwrap();
+    // One each, the two loads, and the first arm again in connections and in overload.
+    assert_eq!(cells.len(), 7);
+    let fields = [
+        "offered_per_s",
+        "sent_per_s",
+        "goodput_per_s",
+        "refused",
+        "reset",
+        "timed_out",
+        "dropped",
+        "p50_us",
+        "p99_us",
+        "cpu_us_per_request",
+        "rss_bytes",
+        "threads",
+    ];
+    for cell in cells {
+        assert!(fields.iter().all(|&field| cell[field].is_number()), "{cell}");
+        assert!(["ok", "generator-bound"].contains(&cell["verdict"].as_str().unwrap()), "{cell}");
+        assert!(cell["goodput_per_s"].as_f64().unwrap() > 0.0, "{cell}");
+        assert!(!cell["rounds"][0]["samples"].as_array().unwrap().is_empty());
+    }
+    let idle = cells.iter().find(|cell| cell["scenario"] == "idle").unwrap();
+    assert_eq!(idle["rounds"][0]["silent"]["opened"], 50);
+    assert!(document["environment"]["somaxconn"].is_string());
+    let page = fs::read_to_string(html.path()).unwrap();
+    // No address of another host in it: the only one is the name of SVG's namespace.
+    assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
+    assert!(page.contains("<polyline") && page.contains("Goodput against offered load"));
+    assert!(fs::read_to_string(svg.path()).unwrap().starts_with("<svg"));
+}
+
+#[test]
+fn arms_that_fail_are_named_and_the_others_still_run() {
+    let json = Temporary::new("failures.json");
+    let liar = free_addr();
+    let program = env!("CARGO_BIN_EXE_overfall");
+    // It echoes where it should greet.
+    let liar_arm = format!("liar={program} serve -q --app echo --listen {{addr}}@{liar}");
+    let dead_arm = format!("dead=echo 'no such luck' >&2; exit 3@{}", free_addr());
+    let output = bench(&[
+        "--scenario",
+        "connections",
+        "--arm",
+        "pool",
+        "--against",
+        &liar_arm,
+        "--against",
+        &dead_arm,
+        "--json",
+        json.path(),
+    ]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("failed: liar in connections: it answers wrongly: "), "{text}");
+    assert!(text.contains("failed: dead in connections: it ended with "), "{text}");
+    let document = json.json();
+    let verdict = |arm: &str| {
+        let cells = document["cells"].as_array().unwrap();
+        cells.iter().find(|cell| cell["arm"] == arm).unwrap()["verdict"].clone()
+    };
+    assert_eq!(
+        (verdict("pool"), verdict("liar"), verdict("dead")),
+        ("ok".into(), "failed".into(), "failed".into())
+    );
+}
+
+#[test]
+fn an_arm_that_dies_says_its_last_words() {
+    let addr = free_addr();
+    let program = env!("CARGO_BIN_EXE_overfall");
+    let script = format!(
+        "mortal=sh -c '{program} serve -q --listen {{addr}} & sleep 0.4; kill -9 $!; echo farewell >&2; exit 5'@{addr}"
+    );
+    let output = bench(&["--scenario", "connections", "--arm", "pool", "--against", &script]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("failed: mortal in connections: it ended with exit status: 5: farewell"), "{text}");
+}
+
+#[test]
+fn a_build_can_gate_on_the_goodput() {
+    let args = [
+        "--scenario",
+        "overload",
+        "--arm",
+        "pool",
+        "--capacity",
+        "500",
+        "--loads",
+        "0.2,0.4",
+        "--work",
+        "1ms",
+    ];
+    // The goodput rises with the load, so that all of it is kept.
+    assert_eq!(bench(&[&args[..], &["--require-goodput", "0.5"]].concat()).status.code(), Some(0));
+    // Nobody can answer within a millisecond what takes longer.
+    let hopeless = ["--work", "20ms", "--deadline", "1ms", "--require-goodput", "0.9"];
+    let output = bench(&[&args[..8], &hopeless[..]].concat());
+    assert_eq!(output.status.code(), Some(99), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn interrupted_it_reports_what_it_has_and_leaves_nothing_behind() {
+    let mut command =
+        overfall(&["bench", "--pin", "off", "--scenario", "keepalive", "--arm", "pool", "--duration", "10m"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let served = || {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    await_that("a server is started", || !served().is_empty());
+    let servers = served();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("interrupted: this is what was measured until then")
+    );
+    for server in servers {
+        assert!(!fs::exists(format!("/proc/{server}")).unwrap(), "{server} was left behind");
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_sentence() {
+    let twice = "pool=x@127.0.0.1:1";
+    let cases: &[(&[&str], &str)] = &[
+        (&["--scenario", "all"], "'all' for '--scenario <SCENARIO>'"),
+        (&["--against", "x"], "'x' for '--against <NAME=COMMAND@ADDR>'"),
+        (&["--against", twice], "two arms are called pool; give each its own name"),
+        (&["--idle", "100000000"], "--idle 100000000 needs more than the "),
+        (&["--loads", "1,-2"], "'-2' for '--loads <LIST>'"),
+        (&["--rounds", "0"], "'0' for '--rounds <N>'"),
+        (&["--workers", "0"], "'0' for '--workers <N>'"),
+        (&["--pin", "0-1"], "'0-1' for '--pin <PIN>'"),
+        (&["--pin", "0:9999"], "--pin 0:9999 names a CPU that this process may not use"),
+        (&["--capacity", "1000000000"], "requests per second need "),
+        (&["--deadline", "0s"], "'0s' for '--deadline <D>'"),
+        (&["--require-goodput", "90"], "'90' for '--require-goodput <SHARE>'"),
+    ];
+    for (args, expected) in cases {
+        let output = run(&[&["bench"], *args].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    }
+}
