@@ -40,6 +40,8 @@ struct Chart {
     x_label: &'static str,
     y_label: &'static str,
     log_x: bool,
+    /// What stands at 1, 2, 3 and so on of the horizontal axis, instead of numbers.
+    x_names: &'static [&'static str],
     lines: Vec<Line>,
 }
 
@@ -103,8 +105,12 @@ impl Results {
 
     fn lines<'a>(&'a self, points: impl Fn(&str) -> Vec<(f64, f64)> + 'a) -> Vec<Line> {
         let arms = self.plan.arms.iter().enumerate();
-        arms.map(|(index, arm)| Line { name: arm.name.clone(), style: index, points: points(&arm.name) })
-            .collect()
+        let line = |(index, arm): (usize, &super::Arm)| {
+            let mut points = points(&arm.name);
+            points.retain(|point| point.1.is_finite());
+            Line { name: arm.name.clone(), style: index, points }
+        };
+        arms.map(line).collect()
     }
 
     fn goodput(&self) -> Option<Chart> {
@@ -121,45 +127,32 @@ impl Results {
             x_label: "offered load, multiples of the capacity",
             y_label: "good replies per second",
             log_x: true,
+            x_names: &[],
             lines: self.lines(cells),
         })
     }
 
     fn latencies(&self, scenario: Scenario) -> Option<Chart> {
         let last = self.of(scenario).filter(|cell| !cell.rounds.is_empty()).last()?.spot;
-        let cell =
-            move |name: &str| self.cells.iter().find(move |cell| cell.spot == last && cell.arm == name);
         let points = move |name: &str| {
-            let quantiles = |cell: &Cell| {
-                vec![
-                    (50.0, cell.median(|r| r.p50_us) / 1e3),
-                    (99.0, cell.median(|r| r.p99_us) / 1e3),
-                    (99.9, cell.median(|r| r.p999_us) / 1e3),
-                ]
+            let cell = self.cells.iter().find(|cell| cell.spot == last && cell.arm == name);
+            let Some(cell) = cell.filter(|cell| cell.good_rounds().next().is_some()) else {
+                return Vec::new();
             };
-            // Quantiles at equal distances: the tail is what it is about.
-            let place = |(quantile, value)| {
-                (
-                    if quantile < 60.0 {
-                        1.0
-                    } else if quantile < 99.5 {
-                        2.0
-                    } else {
-                        3.0
-                    },
-                    value,
-                )
-            };
-            cell(name)
-                .filter(|cell| cell.good_rounds().next().is_some())
-                .map_or_else(Vec::new, |cell| quantiles(cell).into_iter().map(place).collect())
+            // At equal distances: the tail is what it is about.
+            vec![
+                (1.0, cell.median(|r| r.p50_us) / 1e3),
+                (2.0, cell.median(|r| r.p99_us) / 1e3),
+                (3.0, cell.median(|r| r.p999_us) / 1e3),
+            ]
         };
         let load = last.load.map_or(String::new(), |load| format!(" at {load}×"));
         Some(Chart {
-            title: format!("Latency in {scenario}{load}: 1 is p50, 2 is p99, 3 is p99.9"),
-            x_label: "percentile: 1 p50, 2 p99, 3 p99.9",
+            title: format!("Latency in {scenario}{load}"),
+            x_label: "percentile",
             y_label: "milliseconds",
             log_x: false,
+            x_names: &["p50", "p99", "p99.9"],
             lines: self.lines(points),
         })
     }
@@ -182,6 +175,7 @@ impl Results {
             x_label: "seconds",
             y_label: what,
             log_x: false,
+            x_names: &[],
             lines: self.lines(points),
         })
     }
@@ -231,7 +225,9 @@ impl Chart {
                 "<text class=\"ink\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                 x(value),
                 HEIGHT - BOTTOM + 18.0,
-                trimmed(value)
+                self.x_names
+                    .get((value as usize).wrapping_sub(1))
+                    .map_or_else(|| trimmed(value), ToString::to_string)
             );
         }
         let middle = LEFT + (WIDTH - LEFT - RIGHT) / 2.0;
@@ -306,7 +302,7 @@ fn round_up(value: f64) -> f64 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 4.0, 5.0, 8.0, 10.0]
+    [1.0, 1.2, 1.6, 2.0, 2.4, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
         .into_iter()
         .map(|step| step * power)
         .find(|&up| up >= value)
@@ -338,7 +334,7 @@ mod tests {
     fn axes_end_at_numbers_that_divide_well() {
         assert_eq!(
             [0.0, 0.7, 1.0, 950.0, 1001.0, 43_000.0].map(round_up),
-            [1.0, 0.8, 1.0, 1000.0, 2000.0, 50_000.0]
+            [1.0, 0.8, 1.0, 1000.0, 1200.0, 50_000.0]
         );
     }
 

@@ -35,7 +35,7 @@ impl Drop for Temporary {
 
 /// Not pinned, since other tests run beside it.
 fn bench(args: &[&str]) -> Output {
-    run(&[&["bench", "--pin", "off", "--rounds", "1", "--duration", "200ms"], args].concat())
+    run(&[&["bench", "--pin", "off", "--rounds", "1", "--duration", "400ms"], args].concat())
 }
 
 fn free_addr() -> String {
@@ -50,7 +50,11 @@ fn every_scenario_is_measured_and_written() {
         "--arm",
         "pool",
         "--loads",
-        "0.1,2",
+        "0.5,2",
+        "--capacity",
+        "200",
+        "--arrivals",
+        "uniform",
         "--work",
         "2ms",
         "--deadline",
@@ -154,23 +158,14 @@ fn an_arm_that_dies_says_its_last_words() {
 
 #[test]
 fn a_build_can_gate_on_the_goodput() {
-    let args = [
-        "--scenario",
-        "overload",
-        "--arm",
-        "pool",
-        "--capacity",
-        "500",
-        "--loads",
-        "0.2,0.4",
-        "--work",
-        "1ms",
-    ];
-    // The goodput rises with the load, so that all of it is kept.
-    assert_eq!(bench(&[&args[..], &["--require-goodput", "0.5"]].concat()).status.code(), Some(0));
+    let args = ["--scenario", "overload", "--arm", "pool", "--capacity", "500", "--loads", "0.2,0.4"];
+    // The goodput rises with the load, so that all of it is kept, unless the machine is too busy to
+    // offer it.
+    let kept = || bench(&[&args[..], &["--require-goodput", "0.5"]].concat()).status.code() == Some(0);
+    await_that("the goodput is kept", kept);
     // Nobody can answer within a millisecond what takes longer.
     let hopeless = ["--work", "20ms", "--deadline", "1ms", "--require-goodput", "0.9"];
-    let output = bench(&[&args[..8], &hopeless[..]].concat());
+    let output = bench(&[&args[..], &hopeless[..]].concat());
     assert_eq!(output.status.code(), Some(99), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
