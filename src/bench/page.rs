@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Cell, Results,
+    Results,
     plan::Scenario,
     report::{about, environment, short},
 };

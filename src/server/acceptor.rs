@@ -1,7 +1,8 @@
 //! The acceptor: lets newcomers in, keeps the time of parked connections, and ends the server.
 
+mod drain;
+
 use std::{
-    mem,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -18,7 +19,7 @@ use rustix::{
 
 use super::{
     admission::{Admission, Verdict},
-    conn::{Conn, GRACE, Phase},
+    conn::{Conn, Phase},
     control::Room,
     eviction::{self, Eviction},
     handler::{Handler, Refusal},
@@ -44,10 +45,6 @@ const BATCH: usize = 64;
 /// look takes longer than a hundredth of it, the interval grows.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 const SWEEP_SHARE: u32 = 100;
-/// How long handlers get to notice, once the drain timeout has passed and their sockets are
-/// shut down.
-const CUT_GRACE: Duration = Duration::from_millis(500);
-
 /// For how long to leave the listeners alone after running out of descriptors or memory.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -78,7 +75,7 @@ pub(super) struct Acceptor<H: Handler> {
     backoff: Backoff,
     /// Newcomers that may still be parked without passing through the queue before the workers
     /// get a chance to be busy: as many as it holds, so that this is no way around it.
-    unannounced: usize,
+    direct_left: usize,
     eviction: Eviction,
     /// A newcomer that was accepted when there turned out to be no room for it.
     pending: Option<OwnedFd>,
@@ -112,7 +109,7 @@ impl<H: Handler> Acceptor<H> {
             queue,
             moderation: Moderation::new(now),
             backoff: Backoff::new(),
-            unannounced: 0,
+            direct_left: 0,
             eviction: Eviction::new(),
             pending: None,
             first_listener: 0,
@@ -245,9 +242,9 @@ impl<H: Handler> Acceptor<H> {
         self.moderation.newcomer();
         self.backoff = Backoff::new();
         control.counters.accepted.count();
-        let direct = H::CLIENT_SPEAKS_FIRST && self.unannounced > 0 && !control.draining();
+        let direct = H::CLIENT_SPEAKS_FIRST && self.direct_left > 0 && !control.draining();
         if direct && pool.has_idle_worker() {
-            self.unannounced -= 1;
+            self.direct_left -= 1;
             return self.park(newcomer);
         }
         // It is the only sender and has seen that there is room.
@@ -348,7 +345,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// Waits for newcomers, the bell or the time.
     fn wait(&mut self, pause: Pause) {
-        self.unannounced = self.pool.service.config.queue;
+        self.direct_left = self.pool.service.config.queue;
         let bell = &self.pool.service.control.bell;
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         if pause.listen {
@@ -394,97 +391,6 @@ impl<H: Handler> Acceptor<H> {
         self.pool.reactor.visit_parked(visit, |conn| service.retire(conn));
         service.control.end_sweep(next);
         started.elapsed()
-    }
-
-    /// Stops accepting, has everything finished that was accepted, and at the drain timeout shuts
-    /// down what is left.
-    fn drain(mut self) -> Ending {
-        let pool = Arc::clone(&self.pool);
-        let control = &pool.service.control;
-        let deadline = Instant::now() + pool.service.config.drain_timeout;
-        self.close_idle();
-        self.empty_backlogs(deadline);
-        drop(mem::take(&mut self.listeners));
-        control.accepting_ended();
-        while control.alive.load(SeqCst) > 0 {
-            if control.finished() {
-                pool.reactor.ring();
-            }
-            self.wait_draining(deadline);
-            if Instant::now() >= deadline && control.alive.load(SeqCst) > 0 {
-                return self.cut();
-            }
-        }
-        Ending::Drained
-    }
-
-    /// Waits for the bell, for a while at most, and then closes what has become idle or expired.
-    fn wait_draining(&mut self, deadline: Instant) {
-        let sweep = self.sweep_when_due();
-        let until = sweep.into_iter().fold(deadline.min(Instant::now() + GRACE), Instant::min);
-        self.wait(Pause { listen: false, until: Some(until) });
-        self.close_idle();
-    }
-
-    fn close_idle(&self) {
-        let now = Instant::now();
-        let visit = |_, conn: &mut Conn<_>| {
-            let idle = conn.phase != Phase::Linger && conn.may_end(now) && !conn.wire.has_unread_input();
-            if idle { Visit::Take } else { Visit::Leave }
-        };
-        self.pool.reactor.visit_parked(visit, |conn| self.pool.service.retire(conn));
-    }
-
-    /// Accepts those that wait in the backlogs: closing a listener would reset them.
-    fn empty_backlogs(&mut self, deadline: Instant) {
-        self.listeners.iter_mut().for_each(Listener::close_backlog);
-        for index in 0..self.listeners.len() {
-            while Instant::now() < deadline {
-                let now = Instant::now();
-                if let Some(room) = self.full(now) {
-                    self.pool.service.control.want_room(room);
-                    if self.full(now).is_some() {
-                        self.wait_draining(deadline);
-                    }
-                    continue;
-                }
-                match self.accept(index) {
-                    Ok(socket) => self.admit(Newcomer { socket, accepted: now }),
-                    Err(AcceptError::Connection(errno)) => self.pass_over(errno),
-                    Err(AcceptError::Exhausted(errno)) => {
-                        let pause = self.back_off(errno);
-                        self.wait_draining(pause.until.map_or(deadline, |until| until.min(deadline)));
-                    }
-                    Err(AcceptError::Empty | AcceptError::Closed(_)) => break,
-                }
-            }
-        }
-    }
-
-    /// Shuts down every connection that is left. A handler that is stuck cannot be ended: its
-    /// client hears of the end, and its thread is left behind.
-    fn cut(mut self) -> Ending {
-        let pool = Arc::clone(&self.pool);
-        let control = &pool.service.control;
-        control.cut();
-        let mut cut = pool.shut_down_running();
-        let mut parked = Vec::new();
-        pool.reactor.visit_parked(|_, _| Visit::Take, |conn| parked.push(conn));
-        // One that lingers has its reply.
-        cut += parked.iter().filter(|conn| conn.phase != Phase::Linger).count();
-        parked.into_iter().for_each(|conn| pool.service.retire(conn));
-        for newcomer in pool.queue.try_iter() {
-            drop(newcomer);
-            control.ended_connection();
-            cut += 1;
-        }
-        (0..cut).for_each(|_| control.counters.cut.count());
-        pool.reactor.ring();
-        let grace = Instant::now() + CUT_GRACE;
-        while control.alive.load(SeqCst) > 0 && Instant::now() < grace {
-            self.wait(Pause { listen: false, until: Some(grace) });
-        }
-        if cut == 0 && control.alive.load(SeqCst) == 0 { Ending::Drained } else { Ending::Cut(cut) }
     }
 }
 
