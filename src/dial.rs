@@ -64,6 +64,8 @@ pub struct Retry {
 
 /// The longest pause between two attempts at a target.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The last attempt begins so long before the time for trying again ends.
+const LAST_ATTEMPT: Duration = Duration::from_millis(20);
 const CONCURRENCY: std::ops::RangeInclusive<usize> = 1..=4096;
 
 impl Default for Config {
@@ -118,7 +120,8 @@ pub struct Outcome {
     pub connect: Option<Duration>,
     /// From the connection to the first byte of the reply.
     pub first_byte: Option<Duration>,
-    /// From the beginning of the first attempt to the end of the last.
+    /// From the beginning of the dial to this target's end; the wait for its turn is in it where
+    /// there are more targets than `concurrency`.
     pub total: Duration,
     /// Attempts that were begun.
     pub attempts: u32,
@@ -327,7 +330,7 @@ impl Dialing<'_> {
             outcome.attempts += 1;
             let now = Instant::now();
             outcome.total = now - self.begun;
-            let again = self.again_at(&outcome, now).filter(|&at| give_up.is_some_and(|end| at < end));
+            let again = give_up.and_then(|end| self.again_at(&outcome, now, end));
             self.put_back(index, outcome, again);
         }
     }
@@ -350,13 +353,16 @@ impl Dialing<'_> {
         }
     }
 
-    /// When to try again a target that failed, were there time enough.
-    fn again_at(&self, outcome: &Outcome, now: Instant) -> Option<Instant> {
+    /// When to try again a target that failed, if there is time. A pause that would go beyond the
+    /// end is cut short for a last attempt.
+    fn again_at(&self, outcome: &Outcome, now: Instant, end: Instant) -> Option<Instant> {
         let retry = self.config.retry.as_ref()?;
         let failure = outcome.failure.as_ref()?;
         let doublings = outcome.attempts.saturating_sub(1).min(16);
         let pause = (retry.interval * 2u32.pow(doublings)).min(LONGEST_PAUSE);
-        (failure.class != Class::Cancelled).then(|| now + pause.mul_f64(0.5 + 0.5 * fastrand::f64()))
+        let last = end.checked_sub(LAST_ATTEMPT).filter(|&last| now < last)?;
+        let at = now + pause.mul_f64(0.5 + 0.5 * fastrand::f64());
+        (failure.class != Class::Cancelled).then(|| at.min(last))
     }
 
     fn put_back(&self, index: usize, outcome: Outcome, again: Option<Instant>) {

@@ -100,16 +100,16 @@ impl Arm {
             How::Command { command, addr } => {
                 let command = command.replace("{app}", duty.app).replace("{work}", &work);
                 let command = command.replace("{addr}", &addr.to_string());
-                ["sh".into(), "-c".into(), format!("exec {command}")].into()
+                ["sh".into(), "-c".into(), command].into()
             }
         }
     }
 
     /// Starts it and returns when it listens.
-    pub(crate) fn start(&self, duty: &Duty) -> anyhow::Result<Running> {
+    pub(crate) fn start(&self, duty: &Duty, stop: &dyn Fn() -> bool) -> anyhow::Result<Running> {
         let program = std::env::current_exe().context("cannot find this program")?;
         if let How::Command { addr, .. } = &self.how
-            && TcpStream::connect(addr).is_ok()
+            && TcpStream::connect_timeout(addr, START_PATIENCE).is_ok()
         {
             bail!("{addr} is taken by another program");
         }
@@ -138,7 +138,7 @@ impl Arm {
                 *addr
             }
         };
-        running.await_listening()?;
+        running.await_listening(stop)?;
         Ok(running)
     }
 }
@@ -170,7 +170,7 @@ fn keep_last_line(source: impl io::Read + Send + 'static, last: Arc<Mutex<String
 fn on_cpus<T>(cpus: Option<&CpuSet>, start: impl FnOnce() -> T) -> T {
     let Some(cpus) = cpus else { return start() };
     let before = sched_getaffinity(None);
-    // Where pinning is denied, the report shows it by what the server's CPUs are.
+    // The generator has been pinned like this already, so it is not denied.
     let _ = sched_setaffinity(None, cpus);
     let result = start();
     if let Ok(before) = before {
@@ -185,11 +185,14 @@ impl Running {
         Pid::from_child(&self.child).as_raw_nonzero().get()
     }
 
-    fn await_listening(&mut self) -> anyhow::Result<()> {
+    fn await_listening(&mut self, stop: &dyn Fn() -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
         while TcpStream::connect_timeout(&self.addr, START_PATIENCE).is_err() {
             if let Some(end) = self.ended() {
                 bail!("{end}");
+            }
+            if stop() {
+                bail!("interrupted");
             }
             if Instant::now() >= deadline {
                 bail!("it does not listen on {} within {START_PATIENCE:?}{}", self.addr, self.said());
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(arm.name, "go");
         let duty = Duty { app: "echo", work: Duration::from_millis(1), workers: 2, permits: 34, cpus: None };
         let line = arm.command_line(&duty, Path::new("overfall"));
-        assert_eq!(line, ["sh", "-c", "exec ./server -a user@host echo 1ms 127.0.0.1:9000"]);
+        assert_eq!(line, ["sh", "-c", "./server -a user@host echo 1ms 127.0.0.1:9000"]);
         for wrong in ["go", "go=./server", "=./server@127.0.0.1:1", "go=@127.0.0.1:1", "go=./server@nowhere"]
         {
             assert!(Arm::parse(wrong).is_err(), "{wrong}");

@@ -211,7 +211,7 @@ impl Client<'_> {
             let now = Instant::now();
             if measuring.is_none() && now >= self.measured_from {
                 mark(Mark::Begin);
-                measuring = Some((Instant::now(), thread_cpu()));
+                measuring = Some(thread_cpu());
             }
             if now >= self.measured_to || stop() {
                 break;
@@ -225,9 +225,13 @@ impl Client<'_> {
             }
             self.turn(next);
         }
-        if let Some((begun, cpu)) = measuring {
-            self.tally.elapsed = begun.elapsed();
+        if let Some(cpu) = measuring {
+            self.tally.elapsed = Instant::now().min(self.measured_to) - self.measured_from;
             self.tally.cpu = thread_cpu() - cpu;
+        }
+        if let Loop::Open(pacer) = &mut pace {
+            // What was still due in the time that is measured, so that a stall at its end shows.
+            self.start_due(pacer, begun, self.measured_to);
         }
         mark(Mark::End);
         self.finish(stop);
@@ -288,8 +292,8 @@ impl Client<'_> {
             };
             let at = dialed.intended + self.load.deadline;
             if at > now {
-                // A later request on the same connection.
-                self.deadlines.push_back((at, index, generation));
+                // A later request on the same connection; behind the others, so that they stay in order.
+                self.deadlines.push_back((now + self.load.deadline, index, generation));
             } else {
                 self.end(index, End::TimedOut);
             }
@@ -307,14 +311,15 @@ impl Client<'_> {
         let connected = self.connect(index, generation);
         let measured = self.is_measured(intended);
         self.tally.intended += u64::from(measured);
-        let Ok((socket, unsent)) = connected else {
+        let Ok(socket) = connected else {
             // No port, no descriptor, no memory: the request was never under way.
             self.tally.dropped += u64::from(measured);
             self.vacant.push(index);
             self.resting += usize::from(self.closed);
             return;
         };
-        self.slots[index as usize].dialed = Some(Dialed { socket, intended, started, unsent, received: 0 });
+        self.slots[index as usize].dialed =
+            Some(Dialed { socket, intended, started, unsent: true, received: 0 });
         self.deadlines.push_back((intended + self.load.deadline, index, generation));
         self.sent(intended, started);
     }
@@ -326,9 +331,8 @@ impl Client<'_> {
         }
     }
 
-    /// A connection, and whether the request is still to be sent. An error of the server's shows
-    /// when the socket is read.
-    fn connect(&self, index: u32, generation: u32) -> rustix::io::Result<(OwnedFd, bool)> {
+    /// A connection that is being made. An error of the server's shows when the request is sent.
+    fn connect(&self, index: u32, generation: u32) -> rustix::io::Result<OwnedFd> {
         let addr = self.load.addr;
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -336,16 +340,13 @@ impl Client<'_> {
         if self.load.exchange.kept {
             sockopt::set_tcp_nodelay(&socket, true)?;
         }
-        let unsent = match net::connect(&socket, &addr) {
-            // On loopback the handshake is over already.
-            Ok(()) => net::send(&socket, self.load.exchange.request, SendFlags::NOSIGNAL).is_err(),
-            Err(Errno::INPROGRESS | Errno::CONNREFUSED | Errno::CONNRESET) => true,
+        match net::connect(&socket, &addr) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::CONNREFUSED | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno),
-        };
+        }
         let key = EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
-        let output = if unsent { EventFlags::OUT } else { EventFlags::empty() };
-        epoll::add(&self.epoll, &socket, key, EventFlags::IN | EventFlags::ET | output)?;
-        Ok((socket, unsent))
+        epoll::add(&self.epoll, &socket, key, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
+        Ok(socket)
     }
 
     fn heed(&mut self, index: u32) {

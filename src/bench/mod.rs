@@ -21,7 +21,7 @@ use self::{
     client::{Load, Loop, Mark, Tally},
     pacer::Pacer,
     plan::{ACTIVE, CLIENTS, PATIENCE, Plan, Scenario, Spot, WARM_UP},
-    sample::{Sample, Watch},
+    sample::{Group, Sample, Watch},
     stats::CapacitySearch,
 };
 
@@ -116,7 +116,9 @@ impl Cell {
     }
 
     pub(crate) fn verdict(&self) -> &'static str {
-        if self.failure().is_some() || self.rounds.is_empty() {
+        if self.rounds.is_empty() {
+            "not measured"
+        } else if self.failure().is_some() {
             "failed"
         } else if self.good_rounds().any(Round::is_generator_bound) {
             "generator-bound"
@@ -131,9 +133,13 @@ impl Cell {
 pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&str, usize)) -> Results {
     let mut results = Results { capacity: plan.capacity, plan, cells: Vec::new(), interrupted: false };
     let plan = results.plan.clone();
+    let mut no_capacity = String::from("the capacity was not found: it answers nobody");
     if plan.scenarios.contains(&Scenario::Overload) && results.capacity.is_none() {
         progress("capacity", 0);
-        results.capacity = find_capacity(&plan, stop).ok();
+        match find_capacity(&plan, stop) {
+            Ok(capacity) => results.capacity = Some(capacity),
+            Err(error) => no_capacity = format!("the capacity was not found: {error:#}"),
+        }
     }
     for spot in plan.spots() {
         let again = spot
@@ -166,10 +172,13 @@ pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(
                 // An arm that failed once is not tried again.
                 if cell.failure().is_none() {
                     let arm = plan.arms.iter().find(|arm| arm.name == cell.arm).unwrap_or(&plan.arms[0]);
-                    let measured = measure(&plan, arm, spot, results.capacity, stop);
-                    if !stop() {
-                        cell.rounds.push(measured);
+                    let capacity = results.capacity.filter(|&capacity| capacity > 0.0).ok_or(&*no_capacity);
+                    let measured = measure(&plan, arm, spot, capacity, stop);
+                    if stop() {
+                        results.interrupted = true;
+                        return results;
                     }
+                    cell.rounds.push(measured);
                 }
             }
         }
@@ -180,13 +189,13 @@ pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(
 /// Saturates the first arm in a closed loop until its rate is steady.
 fn find_capacity(plan: &Plan, stop: &dyn Fn() -> bool) -> anyhow::Result<f64> {
     const WINDOW: Duration = Duration::from_millis(250);
-    let server = plan.arms[0].start(&plan.duty(Scenario::Overload))?;
+    let server = plan.arms[0].start(&plan.duty(Scenario::Overload), stop)?;
     let mut search = CapacitySearch::default();
     loop {
         // More clients than workers, and fewer than are let in.
         let pace = Loop::Closed(plan.workers * 8);
         let load = Load { duration: WINDOW, ..load(plan, Scenario::Overload, server.addr, pace) };
-        let tally = client::run(Load { warm_up: Duration::ZERO, ..load }, stop, &mut |_| {})?;
+        let tally = client::run(Load { warm_up: WINDOW, ..load }, stop, &mut |_| {})?;
         if let Some(capacity) = search.feed(tally.per_s(tally.good)) {
             return Ok(capacity);
         }
@@ -212,24 +221,24 @@ fn measure(
     plan: &Plan,
     arm: &Arm,
     spot: Spot,
-    capacity: Option<f64>,
+    capacity: Result<f64, &str>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Round, String> {
     let pace = match spot.load {
         Some(load) => {
-            let capacity =
-                capacity.filter(|&capacity| capacity > 0.0).ok_or("the capacity could not be found")?;
-            plan.check_overload(capacity, descriptor_limit(), ports())?;
-            Loop::Open(Pacer::new(plan.arrivals, capacity * load, fastrand::u64(..)))
+            let rate = capacity? * load;
+            plan.check_rate(rate, descriptor_limit(), ports())
+                .map_err(|wrong| format!("at {load}×: {wrong}"))?;
+            Loop::Open(Pacer::new(plan.arrivals, rate, fastrand::u64(..)))
         }
         None if spot.scenario == Scenario::Idle => Loop::Closed(ACTIVE),
         None => Loop::Closed(CLIENTS),
     };
     let offered = match &spot.load {
-        Some(load) => capacity.map(|capacity| capacity * load),
+        Some(load) => capacity.ok().map(|capacity| capacity * load),
         None => None,
     };
-    let mut server = arm.start(&plan.duty(spot.scenario)).map_err(|error| format!("{error:#}"))?;
+    let mut server = arm.start(&plan.duty(spot.scenario), stop).map_err(|error| format!("{error:#}"))?;
     let silent = if spot.scenario == Scenario::Idle {
         Some(Silence::open(plan, &server, stop).map_err(|error| error.to_string())?)
     } else {
@@ -237,7 +246,8 @@ fn measure(
     };
     let watch = Watch::start(server.group());
     let mut cpu = [Duration::ZERO; 2];
-    let mut mark = |mark| cpu[usize::from(mark == Mark::End)] = sample::cpu_of_group(server.group());
+    let group = Group::find(server.group());
+    let mut mark = |mark| cpu[usize::from(mark == Mark::End)] = group.cpu();
     let tally = client::run(load(plan, spot.scenario, server.addr, pace), stop, &mut mark);
     let samples = watch.finish();
     if let Some(end) = server.ended() {
@@ -347,15 +357,11 @@ impl Silence {
     }
 }
 
-/// Files that this process may have open, after raising the limit as far as it goes.
+/// Files that this process may have open.
 pub(crate) fn descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // It cannot fail to be raised to the hard limit; were it so, the old one is what is left.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    getrlimit(Resource::Nofile)
-        .current
-        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// Ports that connections may have on this side.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     Results,
     plan::Scenario,
-    report::{about, environment, short},
+    report::{about, short},
 };
 
 /// Told apart by colour (Okabe and Ito's palette, for all kinds of colour vision), by dash and by
@@ -71,7 +71,7 @@ impl Results {
                 escape(&cell.command)
             );
         }
-        let environment = serde_json::to_string_pretty(&environment()).unwrap_or_default();
+        let environment = serde_json::to_string_pretty(&self.plan.environment).unwrap_or_default();
         let _ = writeln!(page, "</ul><h2>Environment</h2><pre>{}</pre></body></html>", escape(&environment));
         page
     }
@@ -115,9 +115,7 @@ impl Results {
 
     fn goodput(&self) -> Option<Chart> {
         let cells = |name: &str| {
-            let cells = self
-                .of(Scenario::Overload)
-                .filter(|cell| cell.arm == name && cell.good_rounds().next().is_some());
+            let cells = self.of(Scenario::Overload).filter(|cell| cell.arm == name && cell.verdict() == "ok");
             cells
                 .map(|cell| (cell.spot.load.unwrap_or(0.0), cell.median(|r| r.goodput_per_s)))
                 .collect::<Vec<_>>()

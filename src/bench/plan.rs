@@ -67,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) arrivals: Arrivals,
     pub(crate) give_up: GiveUp,
     pub(crate) pin: Option<Pin>,
+    /// What the figures depend on beside all this, as it was before anything was pinned.
+    pub(crate) environment: serde_json::Value,
 }
 
 /// The CPUs of the server and of the generator.
@@ -77,7 +79,7 @@ pub(crate) struct Pin {
 }
 
 /// Cut off at the beginning of each cell.
-pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(250);
 /// Clients of a closed loop.
 pub(crate) const CLIENTS: usize = 64;
 /// Active clients beside the silent ones.
@@ -154,20 +156,15 @@ impl Plan {
         }
         match self.capacity {
             Some(capacity) if self.scenarios.contains(&Scenario::Overload) => {
-                self.check_overload(capacity, descriptors, ports)
+                let most = self.loads.iter().copied().fold(0.0, f64::max);
+                self.check_rate(capacity * most, descriptors, ports)
             }
             _ => Ok(()),
         }
     }
 
-    /// The same for the overload, whose rates follow from the capacity.
-    pub(crate) fn check_overload(
-        &self,
-        capacity: f64,
-        descriptors: usize,
-        ports: usize,
-    ) -> Result<(), String> {
-        let rate = capacity * self.loads.iter().copied().fold(0.0, f64::max);
+    /// The same for an overload at this rate.
+    pub(crate) fn check_rate(&self, rate: f64, descriptors: usize, ports: usize) -> Result<(), String> {
         // Each request has a descriptor until its deadline, and a port for a second longer, which is
         // how long loopback keeps one that was closed.
         let open = (rate * self.deadline.as_secs_f64()) as usize + RESERVED;
@@ -218,6 +215,7 @@ mod tests {
             arrivals: Arrivals::Poisson,
             give_up: GiveUp::Close,
             pin: None,
+            environment: serde_json::Value::Null,
         }
     }
 

@@ -32,6 +32,8 @@ const OVERLOAD: &[Figure] = &[
     ("reset", |r| r.reset as f64),
     ("timed out", |r| r.timed_out as f64),
     ("dropped", |r| r.dropped as f64),
+    ("wrong", |r| r.wrong as f64),
+    ("lag p99 µs", |r| r.lag_p99_us),
     ("p50 ms", |r| r.p50_us / 1e3),
     ("p99 ms", |r| r.p99_us / 1e3),
     ("p99 of good ms", |r| r.service_p99_us / 1e3),
@@ -94,9 +96,7 @@ impl Results {
     /// The first arm's goodput at the highest load as a share of its highest; none without it.
     pub(crate) fn goodput_kept(&self) -> Option<f64> {
         let first = self.plan.arms.first()?;
-        let cells =
-            self.of(Scenario::Overload).filter(|cell| cell.arm == first.name && cell.verdict() == "ok");
-        goodput_kept(cells)
+        goodput_kept(self.of(Scenario::Overload).filter(|cell| cell.arm == first.name))
     }
 
     /// All of the text.
@@ -111,6 +111,13 @@ impl Results {
             for sentence in self.sentences(scenario) {
                 text += &format!("{sentence}\n");
             }
+        }
+        if self.plan.rounds > 1 {
+            text += &format!(
+                "\nFigures are medians of {} rounds; in brackets are the smallest and the largest ratio of a round{}.\n",
+                self.plan.rounds,
+                if self.plan.rounds == 6 { ", a 97 % interval" } else { "" }
+            );
         }
         for cell in &self.cells {
             if let Some(failure) = cell.failure() {
@@ -173,6 +180,9 @@ impl Results {
                     cell.median(|r| r.cpu_us_per_request),
                     cell.median(|r| r.goodput_per_s)
                 ),
+                Scenario::Overload if cell.verdict() != "ok" => {
+                    format!("{name} at {}× is no result: {}.", cell.spot.load.unwrap_or(0.0), cell.verdict())
+                }
                 Scenario::Overload => {
                     let kept = goodput_kept(cells.iter().copied()).unwrap_or(0.0);
                     let (load, p99) = (cell.spot.load.unwrap_or(0.0), cell.median(|r| r.service_p99_us) / 1e3);
@@ -216,10 +226,12 @@ impl Results {
         let plan = &self.plan;
         json!({
             "version": 1,
-            "environment": environment(),
+            "environment": plan.environment,
             "plan": {
                 "arms": plan.arms.iter().map(|arm| &arm.name).collect::<Vec<_>>(),
                 "rounds": plan.rounds,
+                "loads": plan.loads,
+                "idle": plan.idle,
                 "duration_ms": ms(plan.duration),
                 "warm_up_ms": ms(super::plan::WARM_UP),
                 "work_us": us(plan.work),
@@ -277,10 +289,13 @@ impl Results {
     }
 }
 
-/// Goodput at the last of these cells as a share of the highest among them.
+/// Goodput at the last of these cells, which are in the order of their loads, as a share of the
+/// highest among them.
 fn goodput_kept<'a>(cells: impl Iterator<Item = &'a Cell>) -> Option<f64> {
-    let mut cells: Vec<_> = cells.collect();
-    cells.sort_by(|a, b| a.spot.load.partial_cmp(&b.spot.load).unwrap_or(std::cmp::Ordering::Equal));
+    let cells: Vec<_> = cells.collect();
+    // Without a result at the highest load it is not known.
+    cells.last().filter(|cell| cell.verdict() == "ok")?;
+    let cells: Vec<_> = cells.into_iter().filter(|cell| cell.verdict() == "ok").collect();
     let goodputs: Vec<f64> = cells.iter().map(|cell| cell.median(|r| r.goodput_per_s)).collect();
     let best = goodputs.iter().copied().reduce(f64::max).filter(|&best| best > 0.0)?;
     Some(goodputs.last()? / best)

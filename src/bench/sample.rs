@@ -37,10 +37,14 @@ const INTERVAL: Duration = Duration::from_millis(100);
 impl Sample {
     /// Looks at all processes of a group: the server and those that it started.
     pub(crate) fn of_group(group: i32, began: Instant) -> Self {
+        Self::of(&group_members(group), began)
+    }
+
+    fn of(processes: &[procfs::process::Process], began: Instant) -> Self {
         let mut sample = Self { at: began.elapsed(), ..Self::default() };
-        for process in group_members(group) {
+        for process in processes {
             // One that ends meanwhile is no longer of the group.
-            let _ = sample.add(&process);
+            let _ = sample.add(process);
         }
         sample
     }
@@ -65,11 +69,20 @@ impl Sample {
     }
 }
 
-/// CPU time so far of all processes of a group. Asking for no more than that takes none of their
-/// locks, so that it does not wait for a server whose CPU is full.
-pub(crate) fn cpu_of_group(group: i32) -> Duration {
-    let stats = group_members(group).into_iter().filter_map(|process| process.stat().ok());
-    stats.map(|stat| cpu_time(&stat)).sum()
+/// The processes of a group, found once: that is a look at every process of the machine.
+pub(crate) struct Group(Vec<procfs::process::Process>);
+
+impl Group {
+    pub(crate) fn find(group: i32) -> Self {
+        Self(group_members(group))
+    }
+
+    /// CPU time so far. Asking for no more than that takes none of the processes' locks, so that
+    /// it does not wait for a server whose CPU is full.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stats = self.0.iter().filter_map(|process| process.stat().ok());
+        stats.map(|stat| cpu_time(&stat)).sum()
+    }
 }
 
 fn cpu_time(stat: &procfs::process::Stat) -> Duration {
@@ -104,8 +117,9 @@ impl Watch {
         let (stopped, taken) = (Arc::clone(&stop), Arc::clone(&samples));
         let watch = move || {
             let began = Instant::now();
+            let group = Group::find(group);
             while !stopped.load(Relaxed) {
-                taken.lock().push(Sample::of_group(group, began));
+                taken.lock().push(Sample::of(&group.0, began));
                 thread::park_timeout(INTERVAL);
             }
         };

@@ -1,6 +1,6 @@
 use std::{
-    fs,
-    io::{self, IsTerminal},
+    fs::File,
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::{USAGE, complain, print};
 use crate::bench::{
@@ -24,7 +24,9 @@ use crate::bench::{
     descriptor_limit,
     pacer::Arrivals,
     plan::{Pin, Plan, Scenario, cpu_set},
-    ports, run as measure,
+    ports,
+    report::environment,
+    run as measure,
 };
 
 /// Compare the pool with a thread for every connection, and with any other server.
@@ -136,8 +138,8 @@ fn arrivals_parser() -> impl TypedValueParser<Value = Arrivals> {
 }
 
 fn load(text: &str) -> Result<f64, String> {
-    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
-    value.ok_or_else(|| "give a number above 0".into())
+    let value = text.parse::<f64>().ok().filter(|value| (0.001..=1e7).contains(value));
+    value.ok_or_else(|| "give a number from 0.001 to 10000000".into())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -157,6 +159,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Measures and reports.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    super::raise_descriptor_limit();
     let plan = match plan(&args) {
         Ok(plan) => plan,
         Err(sentence) => {
@@ -164,8 +167,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
+    // Opened now, so that nothing that was measured is lost to a wrong path.
+    let [json, html, svg] = [create(&args.json)?, create(&args.html)?, create(&args.svg)?];
     let stopped = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot catch signals")?;
     }
     complain(&format!(
@@ -189,14 +194,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let results = measure(plan, &|| stopped.load(Relaxed), &mut progress);
     bar.finish_and_clear();
     print(results.text());
-    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => fs::write(path, text()).with_context(|| format!("cannot write {}", path.display())),
-        None => Ok(()),
-    };
-    write(&args.json, &|| format!("{:#}\n", results.document()))?;
-    write(&args.html, &|| results.page())?;
-    write(&args.svg, &|| results.goodput_svg().unwrap_or_default())?;
+    write(json, || format!("{:#}\n", results.document()))?;
+    write(html, || results.page())?;
+    write(svg, || results.goodput_svg().unwrap_or_default())?;
     Ok(ExitCode::from(status(&results, args.require_goodput)))
+}
+
+fn create(path: &Option<PathBuf>) -> anyhow::Result<Option<File>> {
+    let file = path
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
+    file.transpose()
+}
+
+fn write(file: Option<File>, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let Some(mut file) = file else { return Ok(()) };
+    file.write_all(text().as_bytes()).context("cannot write a report")
 }
 
 fn status(results: &crate::bench::Results, required: Option<f64>) -> u8 {
@@ -223,10 +236,9 @@ fn status(results: &crate::bench::Results, required: Option<f64>) -> u8 {
 }
 
 fn plan(args: &Args) -> Result<Plan, String> {
-    let models: Vec<&'static str> = ["pool", "spawn", "limit"]
-        .into_iter()
-        .filter(|model| args.arm.is_empty() || args.arm.iter().any(|name| name == model))
-        .collect();
+    const MODELS: [&str; 3] = ["pool", "spawn", "limit"];
+    let named = args.arm.iter().filter_map(|name| MODELS.into_iter().find(|model| model == name));
+    let models: Vec<_> = if args.arm.is_empty() { MODELS.into() } else { named.collect() };
     let ours = models.iter().map(|&model| Arm { name: model.into(), how: How::Model(model) });
     let arms: Vec<Arm> = ours.chain(args.against.iter().cloned()).collect();
     if let Some(twice) = (1..arms.len()).find(|&at| arms[..at].iter().any(|arm| arm.name == arms[at].name)) {
@@ -237,6 +249,7 @@ fn plan(args: &Args) -> Result<Plan, String> {
         .filter(|scenario| args.scenario.is_empty() || args.scenario.contains(scenario));
     let mut loads = args.loads.clone();
     loads.sort_unstable_by(f64::total_cmp);
+    loads.dedup();
     let plan = Plan {
         arms,
         scenarios: scenarios.collect(),
@@ -251,7 +264,11 @@ fn plan(args: &Args) -> Result<Plan, String> {
         arrivals: args.arrivals,
         give_up: args.give_up,
         pin: pin(args.pin)?,
+        environment: environment(),
     };
+    if args.svg.is_some() && !plan.scenarios.contains(&Scenario::Overload) {
+        return Err("--svg draws the goodput curve, which only the scenario overload has".into());
+    }
     plan.check(descriptor_limit(), ports())?;
     Ok(plan)
 }

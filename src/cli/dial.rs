@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
     str::FromStr,
@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
 use indicatif::ProgressBar;
 use overfall::dial::{Cancel, Config, Outcome, Retry, dial_with};
@@ -43,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
     retry_for: Option<Duration>,
     /// The first pause before trying again; it doubles up to 5s, with jitter
-    #[arg(long, value_name = "D", default_value = "200ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", default_value = "200ms", requires = "retry_for", value_parser = humantime::parse_duration)]
     interval: Duration,
     /// What to send; escapes such as \r\n are understood
     #[arg(long, value_name = "TEXT", default_value = "Hello, server!", value_parser = values::text)]
@@ -95,7 +94,7 @@ const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut targets = args.targets.clone();
     if let Some(file) = &args.file {
-        match read_targets(file)? {
+        match read_targets(file) {
             Ok(read) => targets.extend(read),
             Err(sentence) => return Ok(wrong_usage(&sentence)),
         }
@@ -115,7 +114,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         expect: args.expect.clone(),
         connect_only: args.connect_only,
     };
-    let outcomes = dial_and_show(&targets, &config)?;
+    super::raise_descriptor_limit();
+    let outcomes = dial_and_show(&targets, &config, args.quiet)?;
     if args.json {
         print(format_args!("{:#}\n", document(&outcomes)));
     } else if !args.quiet {
@@ -131,7 +131,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some((program, arguments)) => {
             // It takes this process's place, so that its status and its signals are its own.
             let error = Command::new(program).args(arguments).exec();
-            Err(error).with_context(|| format!("cannot run {}", program.display()))
+            complain(&format!("error: cannot run {}: {error}", program.display()));
+            // As a shell says it.
+            Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
         }
     }
 }
@@ -141,29 +143,25 @@ fn wrong_usage(sentence: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// The targets in a file, or the sentence that says what is wrong with one.
-fn read_targets(file: &str) -> anyhow::Result<Result<Vec<String>, String>> {
-    let mut text = String::new();
-    if file == "-" {
-        io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    } else {
-        text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-    }
+/// The targets in a file, or the sentence that says what is wrong with it.
+fn read_targets(file: &str) -> Result<Vec<String>, String> {
+    let text = if file == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| format!("cannot read --file {file}: {error}"))?;
     let lines = text.lines().enumerate().filter_map(|(index, line)| {
         let target = line.split('#').next().unwrap_or_default().trim();
         let checked =
             || values::target(target).map_err(|wrong| format!("{file}, line {}: {wrong}", index + 1));
         (!target.is_empty()).then(checked)
     });
-    Ok(lines.collect())
+    lines.collect()
 }
 
 /// Dials; on a terminal, a longer wait shows which targets are still open.
-fn dial_and_show(targets: &[String], config: &Config) -> overfall::Result<Vec<Outcome>> {
+fn dial_and_show(targets: &[String], config: &Config, quiet: bool) -> overfall::Result<Vec<Outcome>> {
     let cancel = Cancel::new()?;
     let (settled, news) = mpsc::channel();
     thread::scope(|scope| {
-        if io::stderr().is_terminal() {
+        if io::stderr().is_terminal() && !quiet {
             scope.spawn(|| show_open(targets, news));
         }
         let settled = move |index, _: &Outcome| {

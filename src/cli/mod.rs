@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
@@ -85,4 +86,13 @@ fn print(text: impl std::fmt::Display) {
 fn complain(sentence: &str) {
     // Nobody is left to be told when this fails.
     let _ = writeln!(io::stderr(), "{sentence}");
+}
+
+/// Raises the soft limit of open files to the hard one: connections are what it is for.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }

@@ -18,7 +18,6 @@ use overfall::{
     Handle, Handler, Model, OnFull, Server,
     apps::{Echo, Experiment, Hello},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
     flag,
@@ -105,7 +104,7 @@ fn model_parser() -> impl TypedValueParser<Value = Model> {
 /// Runs the server until a signal ends it.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     start_logging(&args);
-    raise_descriptor_limit();
+    super::raise_descriptor_limit();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -202,13 +201,4 @@ fn start_logging(args: &Args) {
         .with_target(false)
         .with_max_level(level)
         .init();
-}
-
-/// Raises the soft limit of open files to the hard one: connections are what it is for.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
-    }
 }

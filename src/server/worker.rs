@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::net::{Shutdown, shutdown};
 
 use super::{
-    conn::Conn,
+    conn::{Conn, Phase},
     control::Room,
     exchange::{LINGER_CONNECTIONS, Outcome, Service},
     handler::Handler,
@@ -220,7 +220,10 @@ impl<H: Handler> Worker<'_, H> {
         let deadline = conn.deadline(&pool.service.config);
         // The stage is looked at with the slot locked: the acceptor changes it first and visits
         // the slots then, so that one of the two sees the other.
-        let stay = |conn: &Conn<_>| wake || !(control.draining() && conn.may_end(Instant::now()));
+        let stay = |conn: &Conn<_>| {
+            let idle = conn.phase != Phase::Linger && conn.may_end(Instant::now());
+            wake || !(control.draining() && idle)
+        };
         let parking = pool.reactor.park(conn, wake, stay);
         if matches!(parking, Parking::Parked) {
             control.sweep_at(deadline);

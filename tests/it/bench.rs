@@ -131,7 +131,10 @@ fn arms_that_fail_are_named_and_the_others_still_run() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("failed: liar in connections: it answers wrongly: "), "{text}");
-    assert!(text.contains("failed: dead in connections: it ended with "), "{text}");
+    assert!(
+        text.contains("failed: dead in connections: it ended with exit status: 3: no such luck"),
+        "{text}"
+    );
     let document = json.json();
     let verdict = |arm: &str| {
         let cells = document["cells"].as_array().unwrap();
@@ -203,11 +206,13 @@ fn wrong_usage_is_one_sentence() {
         (&["--against", twice], "two arms are called pool; give each its own name"),
         (&["--idle", "100000000"], "--idle 100000000 needs more than the "),
         (&["--loads", "1,-2"], "'-2' for '--loads <LIST>'"),
+        (&["--capacity", "1e-30"], "'1e-30' for '--capacity <N>'"),
+        (&["--scenario", "idle", "--svg", "x"], "--svg draws the goodput curve"),
         (&["--rounds", "0"], "'0' for '--rounds <N>'"),
         (&["--workers", "0"], "'0' for '--workers <N>'"),
         (&["--pin", "0-1"], "'0-1' for '--pin <PIN>'"),
         (&["--pin", "0:9999"], "--pin 0:9999 names a CPU that this process may not use"),
-        (&["--capacity", "1000000000"], "requests per second need "),
+        (&["--capacity", "9000000"], "requests per second need "),
         (&["--deadline", "0s"], "'0s' for '--deadline <D>'"),
         (&["--require-goodput", "90"], "'90' for '--require-goodput <SHARE>'"),
     ];

@@ -268,7 +268,7 @@ fn the_command_runs_when_the_requirement_is_met_and_its_status_is_handed_on() {
     let output = run(&["dial", "-q", &nobody().to_string(), "--", "echo", "ran"]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]));
     let output = run(&["dial", "-q", &up, "--", "/no/such/program"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: cannot run /no/such/program: "));
 }
 
@@ -283,6 +283,8 @@ fn wrong_usage_is_one_sentence() {
         (&["a:1", "--timeout", "0s"], "--timeout is 0ns; it may be 1ms to 365 days"),
         (&["a:1", "--concurrency", "0"], "--concurrency is 0; it may be 1 to 4096"),
         (&["a:1", "--connect-only", "--expect", "x"], "'--expect <TEXT>'"),
+        (&["a:1", "--interval", "1s"], "--retry-for <D>"),
+        (&["--file", "/no/such/file"], "cannot read --file /no/such/file: No such file"),
     ];
     for (args, expected) in cases {
         let output = run(&[&["dial"], *args].concat());

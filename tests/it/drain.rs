@@ -202,3 +202,17 @@ fn a_request_that_is_on_its_way_is_answered() {
     clients.iter().for_each(|client| assert_eq!(rest(client).unwrap(), b"Hello, client!"));
     handle.join().unwrap();
 }
+
+#[test]
+fn one_that_lingers_and_goes_on_sending_is_no_endless_loop() {
+    let handle = builder().workers(1).serve(overfall::apps::Hello::default()).unwrap();
+    let mut client = connect(handle.local_addr());
+    client.write_all(&[b'x'; 64 * 1024]).unwrap();
+    assert_eq!(client.read(&mut [0; 14]).unwrap(), 14);
+    handle.shutdown();
+    // Until it is closed, long before the drain timeout.
+    while client.write_all(b"x").is_ok() {
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    handle.join().unwrap();
+}
