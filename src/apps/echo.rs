@@ -26,7 +26,7 @@ impl Handler for Echo {
         if !connection.input().is_empty() {
             self.experiment.spend();
         }
-        let mut piece = [0; 4096];
+        let mut piece = [0; 2048];
         while !connection.input().is_empty() {
             let length = connection.read(&mut piece)?;
             connection.write_all(&piece[..length])?;

@@ -3,8 +3,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
             fence,
         },
     },
@@ -21,7 +21,7 @@ use super::{
     exchange::{LINGER_CONNECTIONS, Outcome, Service},
     handler::Handler,
     metrics::Gauges,
-    reactor::{Event, Parking, Reactor, Visit},
+    reactor::{Event, Key, Parking, Reactor, Visit},
     wire::Input,
 };
 
@@ -40,8 +40,46 @@ pub(super) struct Pool<H: Handler> {
     pub(super) queue: Receiver<Newcomer>,
     /// Workers that wait for an event, or are about to.
     idle: AtomicUsize,
-    /// The socket that each worker is busy with, so that it can be shut down.
-    running: Box<[Mutex<Option<Arc<OwnedFd>>>]>,
+    /// What each worker is busy with, so that it can be shut down.
+    running: Box<[Running]>,
+}
+
+/// The connection that a worker is busy with: its key, or its socket while it has no slot yet. (To
+/// keep the socket always cost a hundredth of a kept request's CPU.)
+#[derive(Debug)]
+struct Running {
+    key: AtomicU64,
+    socket: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+/// No key's number.
+const NOBODY: u64 = u64::MAX;
+
+impl Running {
+    fn nobody() -> Self {
+        Self { key: AtomicU64::new(NOBODY), socket: Mutex::new(None) }
+    }
+
+    fn begin<S>(&self, conn: &Conn<S>) {
+        match conn.key {
+            Some(key) => self.key.store(key.to_u64(), Release),
+            None => *self.socket.lock() = Some(Arc::clone(&conn.wire.socket)),
+        }
+    }
+
+    fn end(&self) {
+        match self.key.load(Relaxed) {
+            NOBODY => *self.socket.lock() = None,
+            _ => self.key.store(NOBODY, Release),
+        }
+    }
+
+    fn socket<S>(&self, reactor: &Reactor<S>) -> Option<Arc<OwnedFd>> {
+        match self.key.load(Acquire) {
+            NOBODY => self.socket.lock().clone(),
+            key => reactor.socket(Key::from_u64(key)),
+        }
+    }
 }
 
 impl<H: Handler> Pool<H> {
@@ -50,16 +88,22 @@ impl<H: Handler> Pool<H> {
             reactor: Reactor::new(service.config.max_connections + LINGER_CONNECTIONS)?,
             queue,
             idle: AtomicUsize::new(0),
-            running: (0..service.config.workers).map(|_| Mutex::new(None)).collect(),
+            running: (0..service.config.workers).map(|_| Running::nobody()).collect(),
             service,
         })
     }
 
-    /// Wakes a worker for the queue or the events left to others, if one is idle. The newcomer or
-    /// the event must be in place already: a worker counts itself idle first and then looks once
-    /// more, so that one of the two sees the other.
+    /// Wakes a worker for the newcomer that the acceptor has put into the queue, if one is idle. A
+    /// worker counts itself idle first and then looks at the queue once more, so that one of the
+    /// two sees the other.
     pub(super) fn announce(&self) {
         fence(SeqCst);
+        self.announce_rest();
+    }
+
+    /// Wakes another worker for what is left, if one is idle: newcomers for whom the bell was rung
+    /// that this worker has heard, or events that it took along.
+    fn announce_rest(&self) {
         if self.has_idle_worker() {
             self.reactor.ring_once();
         }
@@ -71,7 +115,7 @@ impl<H: Handler> Pool<H> {
 
     /// Shuts down the sockets that workers are busy with; how many there were.
     pub(super) fn shut_down_running(&self) -> usize {
-        let running = self.running.iter().filter_map(|socket| socket.lock().clone());
+        let running = self.running.iter().filter_map(|running| running.socket(&self.reactor));
         // It fails where the client is gone already.
         running.filter(|socket| shutdown(socket, Shutdown::Both).is_ok()).count()
     }
@@ -136,6 +180,9 @@ impl<H: Handler> Worker<'_, H> {
             if let Some(conn) = self.newcomer() {
                 return Some(conn);
             }
+            if let Some(conn) = pool.reactor.take_ready().and_then(|event| self.heed(event)) {
+                return Some(conn);
+            }
             if pool.service.control.finished() {
                 return None;
             }
@@ -166,7 +213,7 @@ impl<H: Handler> Worker<'_, H> {
     /// this one is going to be busy.
     fn heed(&mut self, event: Event) -> Option<Conn<H::State>> {
         if self.pool.reactor.has_ready() || !self.pool.queue.is_empty() {
-            self.pool.announce();
+            self.pool.announce_rest();
         }
         self.pool.reactor.take(event)
     }
@@ -177,8 +224,7 @@ impl<H: Handler> Worker<'_, H> {
         self.parked_next = true;
         let left = pool.queue.len();
         if left > 0 || pool.reactor.has_ready() {
-            // The bell that woke this worker may have been for several.
-            pool.announce();
+            pool.announce_rest();
         }
         if left <= pool.service.config.queue / 2 {
             pool.service.control.room_made(Room::Queue);
@@ -190,7 +236,7 @@ impl<H: Handler> Worker<'_, H> {
     fn attend(&mut self, mut conn: Conn<H::State>) {
         let pool = self.pool;
         pool.service.control.begin_work();
-        *pool.running[self.index].lock() = Some(Arc::clone(&conn.wire.socket));
+        pool.running[self.index].begin(&conn);
         let ended = loop {
             let held = &mut self.held;
             let outcome = pool.service.run(&mut conn, &mut self.input, &mut || others_wait(pool, held));
@@ -207,7 +253,7 @@ impl<H: Handler> Worker<'_, H> {
                 }
             }
         };
-        *pool.running[self.index].lock() = None;
+        pool.running[self.index].end();
         if let Some(conn) = ended {
             pool.retire(conn);
         }
@@ -221,8 +267,8 @@ impl<H: Handler> Worker<'_, H> {
         // The stage is looked at with the slot locked: the acceptor changes it first and visits
         // the slots then, so that one of the two sees the other.
         let stay = |conn: &Conn<_>| {
-            let idle = conn.phase != Phase::Linger && conn.may_end(Instant::now());
-            wake || !(control.draining() && idle)
+            let may_end = || conn.phase != Phase::Linger && conn.may_end(Instant::now());
+            wake || !control.draining() || !may_end()
         };
         let parking = pool.reactor.park(conn, wake, stay);
         if matches!(parking, Parking::Parked) {
