@@ -54,6 +54,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
+    /// Kills the group when this process is gone, however it ended: its standard input ends then.
+    guard: Option<Child>,
     pub(crate) addr: SocketAddr,
     last_error: Arc<Mutex<String>>,
 }
@@ -128,7 +130,8 @@ impl Arm {
         if let Some(err) = child.stderr.take() {
             keep_last_line(err, Arc::clone(&last_error));
         }
-        let mut running = Running { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)), last_error };
+        let guard = guard(Pid::from_child(&child)).ok();
+        let mut running = Running { child, guard, addr: SocketAddr::from(([127, 0, 0, 1], 0)), last_error };
         running.addr = match &self.how {
             How::Model(_) => announced(out)?,
             How::Command { addr, .. } => {
@@ -141,6 +144,13 @@ impl Arm {
         running.await_listening(stop)?;
         Ok(running)
     }
+}
+
+/// A process that waits for this one to end, and then kills the group.
+fn guard(group: Pid) -> io::Result<Child> {
+    let script = format!("read _; kill -s KILL -- -{group}");
+    // A group of its own, so that it is not interrupted with this process.
+    Command::new("sh").arg("-c").arg(script).stdin(Stdio::piped()).process_group(0).spawn()
 }
 
 /// Reads the address that `serve` prints first, and goes on reading so that it is never blocked.
@@ -231,6 +241,11 @@ impl Drop for Running {
         }
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
+        if let Some(guard) = &mut self.guard {
+            // Before its standard input ends: the group's number may be another's by then.
+            let _ = guard.kill();
+            let _ = guard.wait();
+        }
     }
 }
 

@@ -14,8 +14,9 @@ use std::{
 
 use rustix::{
     event::{
-        Timespec,
+        PollFd, PollFlags, Timespec,
         epoll::{self, EventData, EventFlags},
+        poll,
     },
     io::Errno,
     net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt},
@@ -270,7 +271,13 @@ impl Client<'_> {
     fn turn(&mut self, until: Instant) {
         self.expire(Instant::now());
         let timeout = until.saturating_duration_since(Instant::now()).min(TICK);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+        let mut timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+        if !self.closed {
+            // Arrivals are due at microseconds, which ppoll(2) keeps to and epoll_wait(2) does not.
+            // It fails only with EINTR, and then the caller comes back.
+            let _ = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout));
+            timeout.tv_nsec = 0;
+        }
         let mut space = [MaybeUninit::uninit(); EVENTS];
         // It fails only with EINTR, and then the caller comes back.
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut space, Some(&timeout)) else { return };

@@ -95,12 +95,6 @@ const SENT_ENOUGH: f64 = 0.99;
 /// More wrong replies than this share make an arm a failure.
 const WRONG_ENOUGH: f64 = 0.001;
 
-impl Round {
-    pub(crate) fn is_generator_bound(&self) -> bool {
-        (self.sent as f64) < SENT_ENOUGH * self.intended as f64
-    }
-}
-
 impl Cell {
     pub(crate) fn good_rounds(&self) -> impl Iterator<Item = &Round> {
         self.rounds.iter().filter_map(|round| round.as_ref().ok())
@@ -120,7 +114,7 @@ impl Cell {
             "not measured"
         } else if self.failure().is_some() {
             "failed"
-        } else if self.good_rounds().any(Round::is_generator_bound) {
+        } else if self.median(|r| r.sent as f64 / r.intended.max(1) as f64) < SENT_ENOUGH {
             "generator-bound"
         } else {
             "ok"
@@ -173,7 +167,7 @@ pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(
                 if cell.failure().is_none() {
                     let arm = plan.arms.iter().find(|arm| arm.name == cell.arm).unwrap_or(&plan.arms[0]);
                     let capacity = results.capacity.filter(|&capacity| capacity > 0.0).ok_or(&*no_capacity);
-                    let measured = measure(&plan, arm, spot, capacity, stop);
+                    let measured = measure(&plan, arm, spot, capacity, round as u64, stop);
                     if stop() {
                         results.interrupted = true;
                         return results;
@@ -216,12 +210,14 @@ fn load(plan: &Plan, scenario: Scenario, addr: SocketAddr, pace: Loop) -> Load {
     }
 }
 
-/// Starts a server, measures it, and stops it; else what went wrong with it.
+/// Starts a server, measures it, and stops it; else what went wrong with it. All arms of a round
+/// have the same seed, and so the same arrivals.
 fn measure(
     plan: &Plan,
     arm: &Arm,
     spot: Spot,
     capacity: Result<f64, &str>,
+    seed: u64,
     stop: &dyn Fn() -> bool,
 ) -> Result<Round, String> {
     let pace = match spot.load {
@@ -229,7 +225,7 @@ fn measure(
             let rate = capacity? * load;
             plan.check_rate(rate, descriptor_limit(), ports())
                 .map_err(|wrong| format!("at {load}×: {wrong}"))?;
-            Loop::Open(Pacer::new(plan.arrivals, rate, fastrand::u64(..)))
+            Loop::Open(Pacer::new(plan.arrivals, rate, seed))
         }
         None if spot.scenario == Scenario::Idle => Loop::Closed(ACTIVE),
         None => Loop::Closed(CLIENTS),

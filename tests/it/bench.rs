@@ -172,18 +172,29 @@ fn a_build_can_gate_on_the_goodput() {
     assert_eq!(output.status.code(), Some(99), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-#[test]
-fn interrupted_it_reports_what_it_has_and_leaves_nothing_behind() {
-    let mut command =
-        overfall(&["bench", "--pin", "off", "--scenario", "keepalive", "--arm", "pool", "--duration", "10m"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
-    let served = || {
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+/// A long benchmark, and the processes that it has started.
+fn long_bench() -> (std::process::Child, impl Fn() -> Vec<String>) {
+    let args = ["bench", "--pin", "off", "--scenario", "keepalive", "--arm", "pool", "--duration", "10m"];
+    let child = overfall(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let path = format!("/proc/{0}/task/{0}/children", child.id());
+    let started = move || {
+        let children = fs::read_to_string(&path).unwrap_or_default();
         children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    await_that("a server is started", || !served().is_empty());
-    let servers = served();
+    (child, started)
+}
+
+/// Whether a process runs: one that has ended and was not waited for does not.
+fn runs(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn interrupted_it_reports_what_it_has_and_leaves_nothing_behind() {
+    let (child, started) = long_bench();
+    await_that("a server and its guard are started", || started().len() == 2);
+    let processes = started();
+    let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
@@ -192,9 +203,17 @@ fn interrupted_it_reports_what_it_has_and_leaves_nothing_behind() {
             .unwrap()
             .contains("interrupted: this is what was measured until then")
     );
-    for server in servers {
-        assert!(!fs::exists(format!("/proc/{server}")).unwrap(), "{server} was left behind");
-    }
+    assert!(!processes.iter().any(|process| runs(process)), "{processes:?}");
+}
+
+#[test]
+fn killed_it_leaves_nothing_behind_either() {
+    let (mut child, started) = long_bench();
+    await_that("a server and its guard are started", || started().len() == 2);
+    let processes = started();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    await_that("all have ended", || !processes.iter().any(|process| runs(process)));
 }
 
 #[test]
