@@ -235,11 +235,5 @@ fn wrong_usage_is_one_sentence() {
         (&["--deadline", "0s"], "'0s' for '--deadline <D>'"),
         (&["--require-goodput", "90"], "'90' for '--require-goodput <SHARE>'"),
     ];
-    for (args, expected) in cases {
-        let output = run(&[&["bench"], *args].concat());
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-    }
+    assert_wrong_usage(&["bench"], cases);
 }

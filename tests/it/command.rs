@@ -23,14 +23,7 @@ fn wrong_usage_is_one_sentence_that_names_the_flag() {
         (&["--busy-reply", r"\q"], "'\\q' for '--busy-reply <TEXT>'"),
         (&["--wrokers", "1"], "'--wrokers'"),
     ];
-    for (args, expected) in cases {
-        let output = run(&[&["serve", "-q"], *args].concat());
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-        assert!(output.stdout.is_empty());
-    }
+    assert_wrong_usage(&["serve", "-q"], cases);
 }
 
 #[test]

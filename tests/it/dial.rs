@@ -286,11 +286,5 @@ fn wrong_usage_is_one_sentence() {
         (&["a:1", "--interval", "1s"], "--retry-for <D>"),
         (&["--file", "/no/such/file"], "cannot read --file /no/such/file: No such file"),
     ];
-    for (args, expected) in cases {
-        let output = run(&[&["dial"], *args].concat());
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-    }
+    assert_wrong_usage(&["dial"], cases);
 }

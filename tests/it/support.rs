@@ -202,6 +202,18 @@ pub(crate) fn run(args: &[&str]) -> Output {
     overfall(args).output().expect("it runs")
 }
 
+/// Runs the command with each of these and expects status 2 and one sentence that has the text.
+pub(crate) fn assert_wrong_usage(command: &[&str], cases: &[(&[&str], &str)]) {
+    for (args, expected) in cases {
+        let output = run(&[command, *args].concat());
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.starts_with("error: ") && text.contains(expected), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
 /// `overfall serve` as a process, killed when dropped.
 pub(crate) struct Served {
     child: Child,
