@@ -3,7 +3,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -158,10 +158,10 @@ fn start(args: &Args, handler: impl Handler) -> overfall::Result<Handle> {
 
 /// Does what the signals say, until the process ends.
 fn heed(mut signals: Signals, handle: &Arc<Handle>, draining: &AtomicBool) {
-    let printing = Arc::new(AtomicBool::new(false));
+    let prints = Arc::new(AtomicUsize::new(0));
     for signal in signals.forever() {
         if signal == SIGUSR1 {
-            print_counters(handle, &printing);
+            print_counters(handle, &prints);
         } else {
             tracing::info!(signal, "shutting down; a second signal ends it at once");
             draining.store(true, SeqCst);
@@ -171,19 +171,23 @@ fn heed(mut signals: Signals, handle: &Arc<Handle>, draining: &AtomicBool) {
 }
 
 /// Prints on a thread of its own: standard output may be a pipe that nobody reads, and that must
-/// not keep TERM from being heard. Nothing is printed while the last print is stuck.
-fn print_counters(handle: &Arc<Handle>, printing: &Arc<AtomicBool>) {
-    if printing.swap(true, SeqCst) {
+/// not keep TERM from being heard. `prints` are those asked for and not done; one thread does all.
+fn print_counters(handle: &Arc<Handle>, prints: &Arc<AtomicUsize>) {
+    if prints.fetch_add(1, SeqCst) > 0 {
         return;
     }
-    let (handle, done) = (Arc::clone(handle), Arc::clone(printing));
-    let started = thread::Builder::new().name("counters".into()).spawn(move || {
-        print(handle.metrics());
-        done.store(false, SeqCst);
-    });
-    if let Err(error) = started {
+    let (handle, left) = (Arc::clone(handle), Arc::clone(prints));
+    let print_all = move || {
+        loop {
+            print(handle.metrics());
+            if left.fetch_sub(1, SeqCst) == 1 {
+                break;
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("counters".into()).spawn(print_all) {
         tracing::warn!(%error, "the counters cannot be printed");
-        printing.store(false, SeqCst);
+        prints.store(0, SeqCst);
     }
 }
 
