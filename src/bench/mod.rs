@@ -322,9 +322,21 @@ impl Silence {
             duration: WARM_UP,
             ..load(plan, Scenario::Idle, server.addr, Loop::Closed(ACTIVE))
         };
-        client::run(warm, stop, &mut |_| {})?;
         let began = Instant::now();
-        let before = Sample::of_group(server.group(), began);
+        let settle = |settled: &dyn Fn(&Sample) -> bool| {
+            let deadline = Instant::now() + SETTLE_PATIENCE;
+            loop {
+                let sample = Sample::of_group(server.group(), began);
+                if settled(&sample) || Instant::now() >= deadline {
+                    return sample;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let cold = Sample::of_group(server.group(), began);
+        client::run(warm, stop, &mut |_| {})?;
+        // When it has closed their connections, which would be counted as silent ones that are missing.
+        let before = settle(&|sample| sample.descriptors <= cold.descriptors);
         let mut streams = Vec::with_capacity(plan.idle);
         while streams.len() < plan.idle && !stop() {
             // A server that lets no more in leaves them hanging.
@@ -336,12 +348,7 @@ impl Silence {
                 std::thread::sleep(BURST_PAUSE);
             }
         }
-        let settled = Instant::now() + SETTLE_PATIENCE;
-        let mut after = Sample::of_group(server.group(), began);
-        while after.descriptors < before.descriptors + streams.len() as u64 && Instant::now() < settled {
-            std::thread::sleep(Duration::from_millis(20));
-            after = Sample::of_group(server.group(), began);
-        }
+        let after = settle(&|sample| sample.descriptors >= before.descriptors + streams.len() as u64);
         let accepted = after.descriptors.saturating_sub(before.descriptors) as usize;
         let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / accepted.max(1) as f64;
         let cost = Silent {
