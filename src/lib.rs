@@ -34,6 +34,7 @@
 pub mod apps;
 pub mod dial;
 mod error;
+pub mod http;
 mod server;
 mod wait;
 

@@ -2,12 +2,13 @@
 
 mod echo;
 mod hello;
+mod web;
 
 use std::{borrow::Cow, thread, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-pub use self::{echo::Echo, hello::Hello};
+pub use self::{echo::Echo, hello::Hello, web::web};
 
 /// What every app can be told to do, for experiments.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use clap::{
 };
 use overfall::{
     Handle, Handler, Model, OnFull, Server,
-    apps::{Echo, Experiment, Hello},
+    apps::{Echo, Experiment, Hello, web},
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
@@ -67,8 +67,9 @@ pub(super) struct Args {
     /// From TERM to the forced end
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
-    /// What to serve: "Hello, client!" once, or what comes until the client ends its side
-    #[arg(long, default_value = "hello", value_parser = ["hello", "echo"])]
+    /// What to serve: "Hello, client!" once, what comes until the client ends its side, or
+    /// "Hello, client!" over HTTP
+    #[arg(long, default_value = "hello", value_parser = ["hello", "echo", "http"])]
     app: String,
     /// Burn this much CPU for each request
     #[arg(long, value_name = "D", default_value = "0s", hide_default_value = true, value_parser = humantime::parse_duration)]
@@ -116,6 +117,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let experiment = Experiment { work: args.work, block: args.block, busy_reply: args.busy_reply.clone() };
     let handle = match &*args.app {
         "echo" => start(&args, Echo { experiment }),
+        "http" => start(&args, web(experiment)),
         _ => start(&args, Hello { experiment }),
     }?;
     let handle = Arc::new(handle);

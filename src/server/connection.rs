@@ -2,7 +2,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{event::PollFlags, io::Errno, net};
@@ -10,7 +10,7 @@ use rustix::{event::PollFlags, io::Errno, net};
 use super::{
     config::Config,
     control::Control,
-    wire::{Input, Wire},
+    wire::{INPUT_LIMIT, Input, Wire},
 };
 use crate::wait::wait_until;
 
@@ -32,6 +32,9 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
+    /// The most unread [`input`](Self::input) that is held, in bytes.
+    pub const INPUT_LIMIT: usize = INPUT_LIMIT;
+
     pub(super) fn new(
         wire: &'a mut Wire,
         input: &'a mut Input,
@@ -83,6 +86,38 @@ impl<'a> Connection<'a> {
         *self.deadline.get_or_insert_with(|| Instant::now() + self.config.io_timeout)
     }
 
+    /// Whether the client's socket has taken all that was written. While it has not, a handler that
+    /// has more to write may answer [`Next::Again`](crate::Next::Again) in place of filling the
+    /// buffer.
+    pub fn is_flushed(&self) -> bool {
+        self.wire.is_flushed()
+    }
+
+    /// The same connection for a shorter while, with a deadline of its own.
+    pub(crate) fn reborrow(&mut self) -> Connection<'_> {
+        Connection::new(self.wire, self.input, self.config, self.control)
+    }
+
+    pub(crate) fn io_timeout(&self) -> Duration {
+        self.config.io_timeout
+    }
+
+    /// Sets when this call's waiting ends.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// Fills, and waits for something to come: 0 when the client has ended its side.
+    pub(crate) fn fill_waiting(&mut self) -> io::Result<usize> {
+        loop {
+            let count = self.fill()?;
+            if count > 0 || self.ended() {
+                return Ok(count);
+            }
+            self.wait(PollFlags::IN)?;
+        }
+    }
+
     /// The client's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match net::getpeername(&self.wire.socket)? {
@@ -116,11 +151,8 @@ impl Read for Connection<'_> {
                 self.consume(amount);
                 return Ok(amount);
             }
-            if self.fill()? == 0 {
-                if self.ended() {
-                    return Ok(0);
-                }
-                self.wait(PollFlags::IN)?;
+            if self.fill_waiting()? == 0 {
+                return Ok(0);
             }
         }
     }

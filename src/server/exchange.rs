@@ -101,8 +101,9 @@ impl<H: Handler> Service<H> {
             } else {
                 return self.rest(conn, input);
             };
-            // Again without having taken anything would never end.
-            again = next == Next::Again && conn.wire.consumed && !input.unread().is_empty();
+            // Again without having taken or written anything would never end.
+            let taken = conn.wire.consumed && !input.unread().is_empty();
+            again = next == Next::Again && (taken || conn.wire.wrote);
             conn.wire.consumed |= consumed;
             if self.control.is_cut() {
                 return Ok(Outcome::Close);

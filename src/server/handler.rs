@@ -67,7 +67,8 @@ pub enum Next {
     /// Keep it open; call again when there is more input.
     Park,
     /// Call again although no more may come: a further request lies in [`Connection::input`]
-    /// already. Where others wait, it goes to the end of the line.
+    /// already, or there is more to write. It is called when all that was written has been taken;
+    /// where others wait, it goes to the end of the line.
     Again,
     /// Send what was written, then close.
     Close,

@@ -8,7 +8,7 @@ use rustix::{
 };
 
 /// The most input that is held for a connection whose handler does not take it.
-const INPUT_LIMIT: usize = 16 * 1024;
+pub(super) const INPUT_LIMIT: usize = 16 * 1024;
 /// The most output that is held for a client that does not take it; beyond it, writing waits.
 const OUTPUT_LIMIT: usize = 256 * 1024;
 /// A worker's scratch buffer for input: read, but not yet consumed.

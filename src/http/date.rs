@@ -1,0 +1,21 @@
+//! The value of `Date`, made once a second by each thread.
+
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Appends the time as RFC 9110, section 5.6.7, wants it.
+pub(super) fn append(out: &mut Vec<u8>) {
+    thread_local! {
+        static CACHED: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    CACHED.with_borrow_mut(|(at, text)| {
+        if *at != second {
+            *at = second;
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+}

@@ -1,0 +1,225 @@
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING},
+};
+
+use super::date;
+use crate::server::Connection;
+
+/// What a request is answered with.
+///
+/// `Date`, `Content-Length`, `Transfer-Encoding` and `Connection` are the server's to send; where
+/// a response has them, they are left out, but for `Connection: close`, which closes.
+pub struct Response {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Body,
+}
+
+enum Body {
+    Sized(Bytes),
+    Streamed(Box<dyn Read + Send>),
+}
+
+impl Response {
+    /// A response with this body and the status 200.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Sized(body.into()) }
+    }
+
+    /// The same, as `text/plain` in UTF-8.
+    pub fn text(body: impl Into<Bytes>) -> Self {
+        Self::new(body).header(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))
+    }
+
+    /// A response whose body is read from `body` as its client takes it, in chunks; a client of
+    /// HTTP/1.0 gets it as it is, until the connection is closed. A client that takes it slowly
+    /// costs no worker, but a `read` that blocks does. If it fails, the connection is closed
+    /// without the end of the body.
+    pub fn stream(body: impl Read + Send + 'static) -> Self {
+        Self { body: Body::Streamed(Box::new(body)), ..Self::new(Bytes::new()) }
+    }
+
+    /// Changes the status. One that is informational cannot be the answer and becomes 500.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        self
+    }
+
+    /// Adds a header field; one for `Content-Type` replaces what was there.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if name == CONTENT_TYPE {
+            self.headers.insert(name, value);
+        } else {
+            self.headers.append(name, value);
+        }
+        self
+    }
+
+    /// The status with its name as the text, for errors.
+    pub(super) fn error(status: StatusCode) -> Self {
+        let reason = status.canonical_reason().unwrap_or("Error");
+        Self::text(format!("{} {reason}\n", status.as_str())).status(status)
+    }
+
+    pub(super) fn wants_close(&self) -> bool {
+        self.headers.get_all(CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+    }
+
+    /// Writes the head, and the body where that is small, and gives what is still to be sent.
+    pub(super) fn send(self, connection: &mut Connection<'_>, how: How) -> io::Result<Option<Sending>> {
+        let bodiless =
+            how.head_only || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let small = match &self.body {
+            Body::Sized(bytes) if !bodiless && bytes.len() <= SMALL => &bytes[..],
+            _ => &[],
+        };
+        let mut out = Vec::with_capacity(256 + small.len());
+        self.write_head(&mut out, &how);
+        out.extend_from_slice(small);
+        connection.write_all(&out)?;
+        Ok(match self.body {
+            _ if bodiless => None,
+            Body::Sized(bytes) if bytes.len() <= SMALL => None,
+            Body::Sized(bytes) => Some(Sending::Bytes(bytes)),
+            Body::Streamed(reader) => Some(Sending::Stream { reader, chunked: how.http_11 }),
+        })
+    }
+
+    /// As bytes, for a connection that is closed after it.
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_head(&mut out, &How { http_11: true, head_only: false, keep: false });
+        if let Body::Sized(bytes) = &self.body {
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, how: &How) {
+        if self.status == StatusCode::OK {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(self.status.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(self.status.canonical_reason().unwrap_or("").as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in &self.headers {
+            if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, DATE].contains(name) {
+                continue;
+            }
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"date: ");
+        date::append(out);
+        match &self.body {
+            // RFC 9110, section 8.6.
+            _ if self.status == StatusCode::NO_CONTENT => {}
+            Body::Sized(bytes) => {
+                out.extend_from_slice(b"\r\ncontent-length: ");
+                // Writing to a vector does not fail.
+                let _ = write!(out, "{}", bytes.len());
+            }
+            Body::Streamed(_) if how.http_11 => out.extend_from_slice(b"\r\ntransfer-encoding: chunked"),
+            Body::Streamed(_) => {}
+        }
+        match (how.keep, how.http_11) {
+            (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
+            (true, false) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
+            (true, true) => {}
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+
+    /// Whether its end is told by closing the connection alone.
+    pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
+        !http_11 && matches!(self.body, Body::Streamed(_))
+    }
+}
+
+/// How a response is to be sent.
+pub(super) struct How {
+    pub(super) http_11: bool,
+    pub(super) head_only: bool,
+    /// Another request may follow.
+    pub(super) keep: bool,
+}
+
+/// The rest of a response whose head has been sent.
+pub(super) enum Sending {
+    Bytes(Bytes),
+    Stream { reader: Box<dyn Read + Send>, chunked: bool },
+}
+
+/// A body up to this size is sent together with its head.
+const SMALL: usize = 64 * 1024;
+/// What is sent of a larger one at a time, when the client has taken what went before.
+const PIECE: usize = 64 * 1024;
+/// Pieces before others get their turn.
+const PIECES: usize = 4;
+
+impl Sending {
+    /// Sends what the client takes now, within a bound. Whether that was all.
+    pub(super) fn go_on(&mut self, connection: &mut Connection<'_>) -> io::Result<bool> {
+        for _ in 0..PIECES {
+            if !connection.is_flushed() {
+                return Ok(false);
+            }
+            let ended = match self {
+                Self::Bytes(bytes) => {
+                    connection.write_all(&bytes.split_to(bytes.len().min(PIECE)))?;
+                    bytes.is_empty()
+                }
+                Self::Stream { reader, chunked } => send_piece(connection, reader, *chunked)?,
+            };
+            if ended {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Sends what one `read` gives; whether that was the end.
+fn send_piece(connection: &mut Connection<'_>, reader: &mut impl Read, chunked: bool) -> io::Result<bool> {
+    /// Room for four digits and CRLF before the data, and CRLF behind it.
+    const SIZE: usize = 6;
+    const DATA: usize = 16 * 1024;
+    let mut piece = vec![0; SIZE + DATA + 2];
+    let length = loop {
+        match reader.read(&mut piece[SIZE..SIZE + DATA]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => break length?,
+        }
+    };
+    match (length, chunked) {
+        (0, true) => connection.write_all(b"0\r\n\r\n")?,
+        (0, false) => {}
+        (_, true) => {
+            write!(&mut piece[..SIZE], "{length:04x}\r\n")?;
+            piece[SIZE + length..SIZE + length + 2].copy_from_slice(b"\r\n");
+            connection.write_all(&piece[..SIZE + length + 2])?;
+        }
+        (_, false) => connection.write_all(&piece[SIZE..SIZE + length])?,
+    }
+    Ok(length == 0)
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
