@@ -3,11 +3,9 @@
 //! What two parties could read differently is refused and never guessed at, since that is how
 //! requests are smuggled past a proxy.
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
-};
+use std::mem::{self, MaybeUninit};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 /// Header fields that a request may have.
 const FIELDS: usize = 100;
@@ -26,8 +24,8 @@ pub(super) enum Framing {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
+    /// HTTP/1.1, else 1.0.
+    pub(super) http_11: bool,
     pub(super) framing: Framing,
     /// The client would send another request on this connection.
     pub(super) persistent: bool,
@@ -43,7 +41,7 @@ pub(super) struct Head {
 ///
 /// It will never be a head that can be answered other than with this status.
 pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
-    let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(input, &mut fields) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -54,40 +52,46 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
         }
         Err(_) => return Err(StatusCode::BAD_REQUEST),
     };
-    // All values share one copy of the head.
-    let bytes = Bytes::copy_from_slice(&input[..length]);
-    let shared = |part: &[u8]| {
-        let start = part.as_ptr() as usize - input.as_ptr() as usize;
-        bytes.slice(start..start + part.len())
-    };
     let bad = |_| StatusCode::BAD_REQUEST;
     let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| bad(()))?;
     let target = request.path.unwrap_or_default();
     if target.len() > TARGET_LIMIT {
         return Err(StatusCode::URI_TOO_LONG);
     }
-    let uri = Uri::from_maybe_shared(shared(target.as_bytes())).map_err(|_| bad(()))?;
+    let uri = Uri::try_from(target).map_err(|_| bad(()))?;
     if !has_known_form(&method, target, &uri) {
         return Err(bad(()));
     }
-    let version = if request.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    let mut meaning = Meaning::default();
     for field in &*request.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad(()))?;
-        let value = HeaderValue::from_maybe_shared(shared(field.value)).map_err(|_| bad(()))?;
-        headers.append(name, value);
+        meaning.add(field.name, field.value)?;
     }
-    check_host(version, &headers)?;
+    let http_11 = request.version == Some(1);
     Ok(Some(Head {
-        framing: framing(version, &headers)?,
-        persistent: is_persistent(version, &headers),
-        expects_continue: version == Version::HTTP_11 && lists(&headers, EXPECT, "100-continue"),
+        framing: meaning.framing(http_11)?,
+        persistent: meaning.is_persistent(http_11),
+        expects_continue: http_11 && meaning.expects_continue,
         method,
         uri,
-        version,
-        headers,
+        http_11,
         length,
     }))
+}
+
+/// The fields of a head that was parsed before. Most handlers look at few of them or none, and to
+/// make the map is the most expensive part of a short request.
+pub(super) fn fields(head: &[u8]) -> HeaderMap {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let mut map = HeaderMap::new();
+    if request.parse_with_uninit_headers(head, &mut fields).is_ok() {
+        // What httparse takes for a name or a value, the map takes too.
+        map.extend(request.headers.iter().filter_map(|field| {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            Some((name, HeaderValue::from_bytes(field.value).ok()?))
+        }));
+    }
+    map
 }
 
 /// What an input that is full and still no whole head has too much of.
@@ -116,73 +120,101 @@ fn has_known_form(method: &Method, target: &str, uri: &Uri) -> bool {
     }
 }
 
-/// Exactly one, but that an old client may have none (RFC 9112, section 3.2).
-fn check_host(version: Version, headers: &HeaderMap) -> Result<(), StatusCode> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let valid = match (hosts.next(), hosts.next()) {
-        (None, _) => version == Version::HTTP_10,
-        (Some(host), None) => host
-            .as_bytes()
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)),
-        _ => false,
-    };
-    if valid { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+/// What the fields say about the connection and the body.
+#[derive(Debug, Default)]
+struct Meaning {
+    has_host: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    length: Option<u64>,
+    codings: Codings,
 }
 
-fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, StatusCode> {
-    let length = content_length(headers)?;
-    if !headers.contains_key(TRANSFER_ENCODING) {
-        return Ok(length.map_or(Framing::Empty, |length| match length {
-            0 => Framing::Empty,
-            length => Framing::Length(length),
-        }));
-    }
-    // Neither both, nor a coding from a time that knew none.
-    if length.is_some() || version == Version::HTTP_10 {
-        return Err(StatusCode::BAD_REQUEST);
-    }
-    let mut codings = elements(headers, TRANSFER_ENCODING);
-    let chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    match (codings.next(), codings.next()) {
-        (Some(coding), None) if chunked(coding) => Ok(Framing::Chunked),
-        // Chunked twice, or nothing at all.
-        (Some(first), Some(second)) if chunked(first) && chunked(second) => Err(StatusCode::BAD_REQUEST),
-        (None | Some(b""), _) => Err(StatusCode::BAD_REQUEST),
-        _ => Err(StatusCode::NOT_IMPLEMENTED),
-    }
+/// The transfer codings of the body.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Codings {
+    #[default]
+    None,
+    Chunked,
+    /// Something that is not known here.
+    Unknown,
 }
 
-/// The length that all of them agree on. One beyond any number is too large, whatever it is.
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, StatusCode> {
-    let mut agreed = None;
-    for element in elements(headers, CONTENT_LENGTH) {
+impl Meaning {
+    fn add(&mut self, name: &str, value: &[u8]) -> Result<(), StatusCode> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        if is("host") {
+            self.add_host(value)?;
+        } else if is("content-length") {
+            elements(value).try_for_each(|element| self.add_length(element))?;
+        } else if is("transfer-encoding") {
+            elements(value).try_for_each(|element| self.add_coding(element))?;
+        } else if is("connection") {
+            self.close |= lists(value, "close");
+            self.keep_alive |= lists(value, "keep-alive");
+        } else if is("expect") {
+            self.expects_continue |= lists(value, "100-continue");
+        }
+        Ok(())
+    }
+
+    /// There may be only one, of the characters that RFC 3986, section 3.2.2, allows.
+    fn add_host(&mut self, value: &[u8]) -> Result<(), StatusCode> {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+        let again = mem::replace(&mut self.has_host, true);
+        if !again && value.iter().all(allowed) { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+    }
+
+    /// All lengths must agree. One beyond any number is too large, whatever it is.
+    fn add_length(&mut self, element: &[u8]) -> Result<(), StatusCode> {
         if element.is_empty() || !element.iter().all(u8::is_ascii_digit) {
             return Err(StatusCode::BAD_REQUEST);
         }
         let digits = element.iter().map(|&digit| u64::from(digit - b'0'));
         let length = digits.fold(0u64, |length, digit| length.saturating_mul(10).saturating_add(digit));
-        if agreed.is_some_and(|agreed| agreed != length) {
-            return Err(StatusCode::BAD_REQUEST);
+        match self.length.replace(length) {
+            Some(before) if before != length => Err(StatusCode::BAD_REQUEST),
+            _ => Ok(()),
         }
-        agreed = Some(length);
     }
-    Ok(agreed)
-}
 
-fn is_persistent(version: Version, headers: &HeaderMap) -> bool {
-    if lists(headers, CONNECTION, "close") {
-        return false;
+    /// It may be chunked once, and there is no other here.
+    fn add_coding(&mut self, element: &[u8]) -> Result<(), StatusCode> {
+        let chunked = element.eq_ignore_ascii_case(b"chunked");
+        self.codings = match (self.codings, chunked) {
+            _ if element.is_empty() => return Err(StatusCode::BAD_REQUEST),
+            (Codings::Chunked, true) => return Err(StatusCode::BAD_REQUEST),
+            (Codings::None, true) => Codings::Chunked,
+            _ => Codings::Unknown,
+        };
+        Ok(())
     }
-    version == Version::HTTP_11 || lists(headers, CONNECTION, "keep-alive")
+
+    /// RFC 9112, sections 3.2 and 6.3.
+    fn framing(&self, http_11: bool) -> Result<Framing, StatusCode> {
+        match (self.codings, self.length) {
+            _ if http_11 && !self.has_host => Err(StatusCode::BAD_REQUEST),
+            (Codings::None, None | Some(0)) => Ok(Framing::Empty),
+            (Codings::None, Some(length)) => Ok(Framing::Length(length)),
+            // Neither both, nor a coding from a time that knew none.
+            (_, Some(_)) => Err(StatusCode::BAD_REQUEST),
+            _ if !http_11 => Err(StatusCode::BAD_REQUEST),
+            (Codings::Chunked, None) => Ok(Framing::Chunked),
+            (Codings::Unknown, None) => Err(StatusCode::NOT_IMPLEMENTED),
+        }
+    }
+
+    fn is_persistent(&self, http_11: bool) -> bool {
+        !self.close && (http_11 || self.keep_alive)
+    }
 }
 
-fn lists(headers: &HeaderMap, name: HeaderName, element: &str) -> bool {
-    elements(headers, name).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
+fn lists(value: &[u8], element: &str) -> bool {
+    elements(value).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
 }
 
-/// The elements of a list, which may be spread over several fields (RFC 9110, section 5.6.1).
-fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(name).into_iter();
-    fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
+/// The elements of a list (RFC 9110, section 5.6.1).
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }

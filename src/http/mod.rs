@@ -38,10 +38,10 @@ mod head;
 mod request;
 mod response;
 
-use std::io::Write;
 use std::{
     borrow::Cow,
-    fmt, io,
+    fmt,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
@@ -244,11 +244,9 @@ where
         head: Head,
         continued: bool,
     ) -> io::Result<Next> {
-        connection.consume(head.length);
-        let draining = connection.draining();
-        let http_11 = head.version == Version::HTTP_11;
+        let http_11 = head.http_11;
         let head_only = head.method == Method::HEAD;
-        let persistent = head.persistent && !draining;
+        let persistent = head.persistent && !connection.draining();
         let continue_due = head.expects_continue && !continued;
         let request = Request::new(head, connection.reborrow(), self.max_body, continue_due);
         let response = catch_unwind(AssertUnwindSafe(|| (self.function)(&request)));

@@ -1,19 +1,29 @@
-use std::{fmt, io, net::SocketAddr};
+use std::{cell::OnceCell, fmt, io, net::SocketAddr};
 
 use http::{HeaderMap, Method, Uri, Version};
 
-use super::{body::Body, head::Head};
+use super::{
+    body::Body,
+    head::{self, Head},
+};
 use crate::server::Connection;
 
 /// What a client asks for.
 pub struct Request<'a> {
     head: Head,
+    /// The head as it came.
+    text: Vec<u8>,
+    headers: OnceCell<HeaderMap>,
     body: Body<'a>,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(head: Head, connection: Connection<'a>, max_body: u64, continue_due: bool) -> Self {
-        Self { body: Body::new(connection, head.framing, max_body, continue_due), head }
+    /// Takes the head off the connection's input.
+    pub(super) fn new(head: Head, mut connection: Connection<'a>, max_body: u64, continue_due: bool) -> Self {
+        let text = connection.input()[..head.length].to_vec();
+        connection.consume(head.length);
+        let body = Body::new(connection, head.framing, max_body, continue_due);
+        Self { head, text, headers: OnceCell::new(), body }
     }
 
     /// The method, whether one that is registered or not.
@@ -28,12 +38,12 @@ impl<'a> Request<'a> {
 
     /// HTTP/1.1 or HTTP/1.0.
     pub fn version(&self) -> Version {
-        self.head.version
+        if self.head.http_11 { Version::HTTP_11 } else { Version::HTTP_10 }
     }
 
     /// The header fields.
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        self.headers.get_or_init(|| head::fields(&self.text))
     }
 
     /// The body, to be read.

@@ -5,7 +5,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING},
 };
 
@@ -14,12 +14,12 @@ use crate::server::Connection;
 
 /// What a request is answered with.
 ///
-/// `Date`, `Content-Length`, `Transfer-Encoding` and `Connection` are the server's to send; where
-/// a response has them, they are left out, but for `Connection: close`, which closes.
+/// `Date`, `Content-Length`, `Transfer-Encoding` and `Connection` are the server's to send.
 pub struct Response {
     status: StatusCode,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Body,
+    close: bool,
 }
 
 enum Body {
@@ -30,12 +30,13 @@ enum Body {
 impl Response {
     /// A response with this body and the status 200.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Sized(body.into()) }
+        Self { status: StatusCode::OK, headers: Vec::new(), body: Body::Sized(body.into()), close: false }
     }
 
     /// The same, as `text/plain` in UTF-8.
     pub fn text(body: impl Into<Bytes>) -> Self {
-        Self::new(body).header(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        Self { headers: vec![(CONTENT_TYPE, plain)], ..Self::new(body) }
     }
 
     /// A response whose body is read from `body` as its client takes it, in chunks; a client of
@@ -53,13 +54,14 @@ impl Response {
         self
     }
 
-    /// Adds a header field; one for `Content-Type` replaces what was there.
+    /// Adds a header field. Of those that are the server's to send, `Connection: close` closes, and
+    /// the others are left out.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if name == CONTENT_TYPE {
-            self.headers.insert(name, value);
-        } else {
-            self.headers.append(name, value);
+        match name {
+            CONNECTION => self.close |= value.as_bytes().eq_ignore_ascii_case(b"close"),
+            DATE | CONTENT_LENGTH | TRANSFER_ENCODING => {}
+            _ => self.headers.push((name, value)),
         }
         self
     }
@@ -71,7 +73,7 @@ impl Response {
     }
 
     pub(super) fn wants_close(&self) -> bool {
-        self.headers.get_all(CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+        self.close
     }
 
     /// Writes the head, and the body where that is small, and gives what is still to be sent.
@@ -115,9 +117,6 @@ impl Response {
             out.extend_from_slice(b"\r\n");
         }
         for (name, value) in &self.headers {
-            if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, DATE].contains(name) {
-                continue;
-            }
             out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());

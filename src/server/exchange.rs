@@ -145,26 +145,30 @@ impl<H: Handler> Service<H> {
         Ok(Outcome::Park)
     }
 
-    /// Counts why a connection ends early. A reply that was written before an error is still sent.
+    /// Counts why a connection ends early. A reply that was written before an error or a panic is
+    /// still sent.
     fn wind_up(&self, conn: &mut Conn<H::State>, input: &Input, end: End) -> Outcome {
         let counters = &self.control.counters;
         match end {
             End::Panicked => counters.panics.count(),
-            End::Failed(_) if conn.wire.timed_out => counters.timed_out_io.count(),
+            End::Failed(_) if conn.wire.timed_out => {
+                counters.timed_out_io.count();
+                return Outcome::Close;
+            }
             End::Failed(error) => {
                 tracing::debug!(%error, "a connection failed");
                 counters.failed.count();
-                if conn.wire.wrote && !conn.closing {
-                    conn.closing = true;
-                    return match conn.wire.flush() {
-                        Ok(true) => self.close(conn, input),
-                        Ok(false) => Outcome::Park,
-                        Err(_) => Outcome::Close,
-                    };
-                }
             }
         }
-        Outcome::Close
+        if !conn.wire.wrote || conn.closing {
+            return Outcome::Close;
+        }
+        conn.closing = true;
+        match conn.wire.flush() {
+            Ok(true) => self.close(conn, input),
+            Ok(false) => Outcome::Park,
+            Err(_) => Outcome::Close,
+        }
     }
 
     fn count_timeout(&self, phase: Phase) {

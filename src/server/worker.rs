@@ -243,7 +243,12 @@ impl<H: Handler> Worker<'_, H> {
             if outcome == Outcome::Close {
                 break Some(conn);
             }
-            match self.park(conn, outcome == Outcome::Yield) {
+            let parking = match self.park(conn, outcome == Outcome::Yield) {
+                // Its client was quick, but others came first.
+                Parking::Returned(conn) if others_wait(pool, &mut self.held) => self.park(conn, true),
+                parking => parking,
+            };
+            match parking {
                 Parking::Parked => break None,
                 Parking::Returned(returned) => conn = returned,
                 Parking::Failed(conn, error) => {

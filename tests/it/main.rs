@@ -5,6 +5,7 @@ mod command;
 mod dial;
 mod drain;
 mod full;
+mod http;
 mod limits;
 mod models;
 mod parked;
