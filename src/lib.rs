@@ -14,8 +14,9 @@
 //! reads and writes its [`Connection`] in plain blocking style and answers [`Next`]: park, again
 //! or close. A parked connection costs a slot of less than 200 bytes and no thread: workers that
 //! have nothing to do wait in epoll themselves. [`OnFull`] says what becomes of those that do not
-//! fit, and [`Metrics`] what became of everybody. [`apps`] are small handlers to try it with,
-//! and [`dial`] dials many servers at once.
+//! fit, and [`Metrics`] what became of everybody. [`http`] is a handler that turns connections into
+//! requests and responses, [`apps`] are small handlers to try it with, and [`dial`] dials many
+//! servers at once.
 //!
 //! # What never happens
 //!

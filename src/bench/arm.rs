@@ -29,7 +29,7 @@ pub(crate) struct Arm {
 pub(crate) enum How {
     /// This program's own `serve --model MODEL`.
     Model(&'static str),
-    /// Another program and where it listens. `{app}` in it stands for `hello` or `echo`, `{work}`
+    /// Another program and where it listens. `{app}` in it stands for `hello`, `echo` or `http`, `{work}`
     /// for the service time such as `1ms`, and `{addr}` for the address.
     Command { command: String, addr: SocketAddr },
 }

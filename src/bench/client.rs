@@ -24,24 +24,10 @@ use rustix::{
 };
 
 use super::{
+    exchange::{Exchange, Verdict},
     pacer::{Due, Pacer},
     stats::Latencies,
 };
-
-/// What is asked and answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Exchange {
-    pub(crate) request: &'static [u8],
-    pub(crate) reply: &'static [u8],
-    /// Requests follow each other on one connection; else each has a connection of its own.
-    pub(crate) kept: bool,
-}
-
-/// One-shot TCP, as the app `hello` speaks it.
-pub(crate) const HELLO: Exchange = Exchange { request: b"ping", reply: b"Hello, client!", kept: false };
-const MESSAGE: &[u8] = b"thirty-two bytes that come back.";
-/// Echo over kept connections, as the app `echo` speaks it.
-pub(crate) const ECHO: Exchange = Exchange { request: MESSAGE, reply: MESSAGE, kept: true };
 
 /// When requests are made.
 #[derive(Debug)]
@@ -139,7 +125,8 @@ struct Dialed {
     intended: Instant,
     started: Instant,
     unsent: bool,
-    received: usize,
+    /// What came of a reply that is not whole.
+    received: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -326,7 +313,7 @@ impl Client<'_> {
             return;
         };
         self.slots[index as usize].dialed =
-            Some(Dialed { socket, intended, started, unsent: true, received: 0 });
+            Some(Dialed { socket, intended, started, unsent: true, received: Vec::new() });
         self.deadlines.push_back((intended + self.load.deadline, index, generation));
         self.sent(intended, started);
     }
@@ -367,7 +354,7 @@ impl Client<'_> {
                 Err(_) => return self.end(index, End::Reset),
             }
         }
-        if let Some(end) = dialed.receive(exchange.reply) {
+        if let Some(end) = dialed.receive(&exchange) {
             self.end(index, end);
         }
     }
@@ -427,22 +414,18 @@ impl Client<'_> {
 
 impl Dialed {
     /// Reads what is there; how the request ended, if it has.
-    fn receive(&mut self, expected: &[u8]) -> Option<End> {
+    fn receive(&mut self, exchange: &Exchange) -> Option<End> {
         let mut piece = [0; 4096];
         loop {
             match rustix::io::read(&self.socket, &mut piece) {
-                Ok(0) if self.received == 0 => return Some(End::Refused),
+                Ok(0) if self.received.is_empty() => return Some(End::Refused),
                 Ok(0) => return Some(End::Wrong),
-                Ok(count) => {
-                    let rest = &expected[self.received..];
-                    if !rest.starts_with(&piece[..count]) {
-                        return Some(End::Wrong);
-                    }
-                    self.received += count;
-                    if self.received == expected.len() {
-                        return Some(End::Good);
-                    }
-                }
+                Ok(count) => match self.judge(&piece[..count], exchange) {
+                    Verdict::More => {}
+                    Verdict::Good => return Some(End::Good),
+                    Verdict::Refused => return Some(End::Refused),
+                    Verdict::Wrong => return Some(End::Wrong),
+                },
                 Err(Errno::AGAIN) => return None,
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNREFUSED) => return Some(End::Refused),
@@ -451,11 +434,24 @@ impl Dialed {
         }
     }
 
+    /// Most replies come in one piece, which is then not kept.
+    fn judge(&mut self, piece: &[u8], exchange: &Exchange) -> Verdict {
+        if self.received.is_empty() {
+            let verdict = exchange.judge(piece);
+            if verdict == Verdict::More {
+                self.received.extend_from_slice(piece);
+            }
+            return verdict;
+        }
+        self.received.extend_from_slice(piece);
+        exchange.judge(&self.received)
+    }
+
     /// Sends the next request on the same connection; whether that was possible.
     fn ask_again(&mut self, request: &[u8], now: Instant) -> bool {
         self.intended = now;
         self.started = now;
-        self.received = 0;
+        self.received.clear();
         net::send(&self.socket, request, SendFlags::NOSIGNAL).is_ok()
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod arm;
 pub(crate) mod client;
+pub(crate) mod exchange;
 pub(crate) mod pacer;
 pub(crate) mod page;
 pub(crate) mod plan;
@@ -201,7 +202,7 @@ fn load(plan: &Plan, scenario: Scenario, addr: SocketAddr, pace: Loop) -> Load {
     let deadline = if scenario == Scenario::Overload { plan.deadline } else { PATIENCE };
     Load {
         addr,
-        exchange: scenario.exchange(),
+        exchange: plan.exchange(scenario),
         pace,
         deadline,
         give_up: plan.give_up,

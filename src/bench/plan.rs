@@ -6,7 +6,8 @@ use rustix::thread::CpuSet;
 
 use super::{
     arm::{Arm, Duty},
-    client::{ECHO, Exchange, GiveUp, HELLO},
+    client::GiveUp,
+    exchange::{Exchange, Protocol},
     pacer::Arrivals,
 };
 
@@ -34,13 +35,6 @@ impl Scenario {
             Self::Idle => "idle",
         }
     }
-
-    pub(crate) fn exchange(self) -> Exchange {
-        match self {
-            Self::Connections | Self::Overload => HELLO,
-            Self::Keepalive | Self::Idle => ECHO,
-        }
-    }
 }
 
 impl fmt::Display for Scenario {
@@ -53,6 +47,7 @@ impl fmt::Display for Scenario {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) arms: Vec<Arm>,
+    pub(crate) protocol: Protocol,
     pub(crate) scenarios: Vec<Scenario>,
     /// Multiples of the capacity.
     pub(crate) loads: Vec<f64>,
@@ -133,13 +128,18 @@ impl Plan {
         cell * cells + self.deadline.min(Duration::from_secs(5)) / 2 * waits
     }
 
+    pub(crate) fn exchange(&self, scenario: Scenario) -> Exchange {
+        self.protocol.exchange(matches!(scenario, Scenario::Keepalive | Scenario::Idle))
+    }
+
     pub(crate) fn duty(&self, scenario: Scenario) -> Duty {
         let admitted_by_pool = self.workers * 17;
-        let (app, work, permits) = match scenario {
-            Scenario::Connections => ("hello", Duration::ZERO, admitted_by_pool),
-            Scenario::Overload => ("hello", self.work, admitted_by_pool),
-            Scenario::Keepalive => ("echo", Duration::ZERO, admitted_by_pool.max(CLIENTS)),
-            Scenario::Idle => ("echo", Duration::ZERO, admitted_by_pool.max(ACTIVE)),
+        let app = self.exchange(scenario).app;
+        let (work, permits) = match scenario {
+            Scenario::Connections => (Duration::ZERO, admitted_by_pool),
+            Scenario::Overload => (self.work, admitted_by_pool),
+            Scenario::Keepalive => (Duration::ZERO, admitted_by_pool.max(CLIENTS)),
+            Scenario::Idle => (Duration::ZERO, admitted_by_pool.max(ACTIVE)),
         };
         Duty { app, work, workers: self.workers, permits, cpus: self.pin.map(|pin| cpu_set(pin.server)) }
     }
@@ -203,6 +203,7 @@ mod tests {
                 Arm { name: "pool".into(), how: How::Model("pool") },
                 Arm { name: "spawn".into(), how: How::Model("spawn") },
             ],
+            protocol: Protocol::Tcp,
             scenarios: Scenario::ALL.into(),
             loads: vec![0.8, 1.0, 2.0, 10.0],
             capacity: Some(1000.0),

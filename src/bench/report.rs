@@ -10,7 +10,7 @@ use super::{
     plan::{CLIENTS, Scenario},
     stats::Ratio,
 };
-use crate::bench::client::GiveUp;
+use crate::bench::{client::GiveUp, exchange::Protocol};
 
 /// A figure of a round that a table shows.
 type Figure = (&'static str, fn(&Round) -> f64);
@@ -229,6 +229,7 @@ impl Results {
             "environment": plan.environment,
             "plan": {
                 "arms": plan.arms.iter().map(|arm| &arm.name).collect::<Vec<_>>(),
+                "protocol": format!("{:?}", plan.protocol).to_lowercase(),
                 "rounds": plan.rounds,
                 "loads": plan.loads,
                 "idle": plan.idle,
@@ -373,7 +374,11 @@ pub(crate) fn about(results: &Results, scenario: Scenario) -> String {
     match scenario {
         Scenario::Connections => format!("{CLIENTS} clients in a closed loop, a connection for each request"),
         Scenario::Keepalive => {
-            format!("{CLIENTS} clients in a closed loop, 32 bytes echoed over kept connections")
+            let what = match plan.protocol {
+                Protocol::Tcp => "32 bytes echoed",
+                Protocol::Http => "requests",
+            };
+            format!("{CLIENTS} clients in a closed loop, {what} over kept connections")
         }
         Scenario::Overload => format!(
             "open loop at multiples of {:.0} per second, {} of CPU for each request, given up after {}",

@@ -22,6 +22,7 @@ use crate::bench::{
     arm::{Arm, How},
     client::GiveUp,
     descriptor_limit,
+    exchange::Protocol,
     pacer::Arrivals,
     plan::{Pin, Plan, Scenario, cpu_set},
     ports,
@@ -43,10 +44,13 @@ pub(super) struct Args {
     /// compared with [default: pool, spawn, limit]
     #[arg(long, value_name = "MODEL", value_parser = ["pool", "spawn", "limit"])]
     arm: Vec<String>,
-    /// Another server: NAME=COMMAND@ADDR; in COMMAND, {app} stands for hello or echo, {work} for
+    /// Another server: NAME=COMMAND@ADDR; in COMMAND, {app} stands for hello, echo or http, {work} for
     /// the service time such as 1ms, {addr} for the address; may be repeated
     #[arg(long, value_name = "NAME=COMMAND@ADDR", value_parser = Arm::parse)]
     against: Vec<Arm>,
+    /// What the servers speak: tcp (hello and echo) or http
+    #[arg(long, default_value = "tcp", value_parser = protocol_parser())]
+    protocol: Protocol,
     /// Overload: multiples of the capacity to offer
     #[arg(long, value_name = "LIST", default_value = "0.8,1,2,10", value_delimiter = ',', value_parser = load)]
     loads: Vec<f64>,
@@ -125,6 +129,11 @@ fn scenario_parser() -> impl TypedValueParser<Value = Scenario> {
     PossibleValuesParser::new(Scenario::ALL.map(Scenario::name)).map(|name| {
         Scenario::ALL.into_iter().find(|scenario| scenario.name() == name).unwrap_or(Scenario::Overload)
     })
+}
+
+fn protocol_parser() -> impl TypedValueParser<Value = Protocol> {
+    PossibleValuesParser::new(["tcp", "http"])
+        .map(|name| if name == "tcp" { Protocol::Tcp } else { Protocol::Http })
 }
 
 fn give_up_parser() -> impl TypedValueParser<Value = GiveUp> {
@@ -252,6 +261,7 @@ fn plan(args: &Args) -> Result<Plan, String> {
     loads.dedup();
     let plan = Plan {
         arms,
+        protocol: args.protocol,
         scenarios: scenarios.collect(),
         loads,
         capacity: args.capacity,

@@ -48,7 +48,8 @@ pub(super) struct Args {
     /// When full for more than 100 ms: stop accepting until there is room, or tell newcomers no
     #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = on_full_parser())]
     on_full: OnFull,
-    /// What a refused client is sent; escapes such as \r\n are understood [default: none, a reset]
+    /// What a refused client is sent; escapes such as \r\n are understood [default: none,
+    /// a reset, or 503 over HTTP]
     #[arg(long, value_name = "TEXT", value_parser = values::text, default_value = "", hide_default_value = true)]
     busy_reply: std::vec::Vec<u8>,
     /// Connections open at once; beyond it the longest idle one gives way [default: from the limit

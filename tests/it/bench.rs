@@ -237,3 +237,19 @@ fn wrong_usage_is_one_sentence() {
     ];
     assert_wrong_usage(&["bench"], cases);
 }
+
+#[test]
+fn http_is_a_protocol_too() {
+    let json = Temporary::new("http.json");
+    let arms = ["--protocol", "http", "--arm", "pool", "--json", json.path()];
+    let load = ["--loads", "0.5", "--capacity", "200", "--scenario", "overload", "--scenario", "keepalive"];
+    let output = bench(&[&arms[..], &load].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let document = json.json();
+    assert_eq!(document["plan"]["protocol"], "http");
+    for cell in document["cells"].as_array().unwrap() {
+        assert!(cell["command"].as_str().unwrap().contains("--app http"), "{cell}");
+        assert!(cell["goodput_per_s"].as_f64().unwrap() > 0.0, "{cell}");
+        assert_eq!(cell["wrong"], 0, "{cell}");
+    }
+}

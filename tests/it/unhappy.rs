@@ -3,6 +3,10 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -205,17 +209,36 @@ fn input_that_nobody_takes_is_bounded() {
 }
 
 #[test]
-fn asking_again_without_taking_anything_is_no_endless_loop() {
-    let again = |connection: &mut Connection<'_>| {
-        connection.write_all(b".")?;
+fn asking_again_without_taking_or_writing_anything_is_no_endless_loop() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let again = move |_: &mut Connection<'_>| {
+        counted.fetch_add(1, SeqCst);
         Ok(Next::Again)
     };
     let handle = builder().workers(1).serve(again).unwrap();
     let mut client = connect(handle.local_addr());
     client.write_all(b"x").unwrap();
-    client.read_exact(&mut [0]).unwrap();
+    await_that("it was called", || calls.load(SeqCst) == 1);
     await_that("it is parked", || handle.metrics().connections_parked == 1);
-    assert_eq!(handle.metrics().answered, 1);
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[test]
+fn a_handler_that_has_more_to_write_is_called_again_when_that_is_taken() {
+    // Unread input lies there all the while, and does not matter.
+    let more = |connection: &mut Connection<'_>| {
+        connection.write_all(&[b'.'; 100_000])?;
+        assert_eq!(connection.input(), b"x");
+        Ok(Next::Again)
+    };
+    let handle = builder().workers(1).serve(more).unwrap();
+    let mut client = connect(handle.local_addr());
+    client.write_all(b"x").unwrap();
+    await_that("its socket is full", || handle.metrics().connections_parked == 1);
+    let before = handle.metrics().answered;
+    client.read_exact(&mut vec![0; 20_000_000]).unwrap();
+    assert!(handle.metrics().answered > before);
 }
 
 #[test]

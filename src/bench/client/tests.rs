@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::*;
-use crate::bench::pacer::Arrivals;
+use crate::bench::{exchange::Protocol, pacer::Arrivals};
 
+const HELLO: &[u8] = b"Hello, client!";
 const MS: Duration = Duration::from_millis(1);
 
 /// Serves each connection on a thread of its own, told which one it is.
@@ -35,7 +36,7 @@ fn answer(mut stream: TcpStream, reply: &[u8]) {
 fn load(addr: SocketAddr, pace: Loop) -> Load {
     Load {
         addr,
-        exchange: HELLO,
+        exchange: Protocol::Tcp.exchange(false),
         pace,
         deadline: Duration::from_secs(5),
         give_up: GiveUp::Close,
@@ -56,7 +57,7 @@ fn measure(load: Load) -> Tally {
 fn a_known_delay_is_measured() {
     let addr = serve(|_, stream| {
         thread::sleep(30 * MS);
-        answer(stream, HELLO.reply);
+        answer(stream, HELLO);
     });
     let tally = measure(load(addr, uniform(100.0)));
     assert_eq!(tally.sent, tally.good);
@@ -74,7 +75,7 @@ fn a_known_share_of_refusals_resets_and_wrong_replies_is_counted() {
             sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
         }
         2 => answer(stream, b"Goodbye!"),
-        _ => answer(stream, HELLO.reply),
+        _ => answer(stream, HELLO),
     });
     let tally = measure(load(addr, uniform(200.0)));
     assert_eq!(tally.good + tally.refused + tally.reset + tally.wrong, tally.sent);
@@ -106,7 +107,7 @@ fn a_stall_shows_in_the_tail() {
             if index == 50 {
                 thread::sleep(200 * MS);
             }
-            answer(stream.unwrap(), HELLO.reply);
+            answer(stream.unwrap(), HELLO);
         }
     });
     let tally = measure(load(addr, uniform(400.0)));
@@ -143,7 +144,7 @@ fn a_closed_loop_has_no_more_under_way_than_its_clients() {
             }
         }
     });
-    let tally = measure(Load { exchange: ECHO, ..load(addr, Loop::Closed(5)) });
+    let tally = measure(Load { exchange: Protocol::Tcp.exchange(true), ..load(addr, Loop::Closed(5)) });
     assert!(tally.good > 0 && tally.good >= tally.sent - 5);
     assert!(most.load(std::sync::atomic::Ordering::SeqCst) <= 5);
 }

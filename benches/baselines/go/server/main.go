@@ -1,10 +1,11 @@
 // A goroutine for every connection, to measure overfall against.
-// Usage: server APP WORK ADDR: the app hello or echo, and the CPU to burn for each request such as 1ms.
+// Usage: server APP WORK ADDR: the app hello, echo or http, and the CPU to burn for each request such as 1ms.
 package main
 
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"syscall"
@@ -35,6 +36,14 @@ func echo(c net.Conn, work time.Duration) {
 			return
 		}
 	}
+}
+
+func helloHTTP(work time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		burn(work)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write([]byte("Hello, client!"))
+	})
 }
 
 // Burns CPU on the thread's own clock, on which the goroutine stays meanwhile.
@@ -68,6 +77,10 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	}
+	if os.Args[1] == "http" {
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(os.Args[3], helloHTTP(work)))
+		os.Exit(1)
 	}
 	listener, err := net.Listen("tcp", os.Args[3])
 	if err != nil {
