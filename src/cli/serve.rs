@@ -45,13 +45,22 @@ pub(super) struct Args {
     /// Newcomers that the kernel may hold; kept shorter while overloaded [default: 1024]
     #[arg(long, value_name = "N")]
     backlog: Option<u32>,
-    /// When full for more than 100 ms: stop accepting until there is room, or tell newcomers no
+    /// When full for more than 100 ms: stop accepting until there is room, tell newcomers no, or
+    /// tell the one that has been in the queue longest no
     #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = on_full_parser())]
     on_full: OnFull,
     /// What a refused client is sent; escapes such as \r\n are understood [default: none,
     /// a reset, or 503 over HTTP]
     #[arg(long, value_name = "TEXT", value_parser = values::text, default_value = "", hide_default_value = true)]
     busy_reply: std::vec::Vec<u8>,
+    /// The wait for a worker that is aimed at; when all have waited longer for a while, those who
+    /// have waited over twice as long are refused; off sheds nobody
+    #[arg(long, value_name = "D", default_value = "5ms", value_parser = target)]
+    target: Target,
+    /// What refusals may cost, as a share of one CPU such as 3%; beyond it newcomers are left to
+    /// the kernel
+    #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = values::share)]
+    refusal_budget: f64,
     /// Connections open at once; beyond it the longest idle one gives way [default: from the limit
     /// of open files, which is raised to its hard value]
     #[arg(long, value_name = "N")]
@@ -91,8 +100,22 @@ pub(super) struct Args {
 }
 
 fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
-    PossibleValuesParser::new(["wait", "refuse"])
-        .map(|name| if name == "wait" { OnFull::Wait } else { OnFull::Refuse })
+    PossibleValuesParser::new(["wait", "refuse", "drop-oldest"]).map(|name| match &*name {
+        "wait" => OnFull::Wait,
+        "drop-oldest" => OnFull::DropOldest,
+        _ => OnFull::Refuse,
+    })
+}
+
+/// None where nobody is to be shed.
+#[derive(Debug, Clone, Copy)]
+struct Target(Option<Duration>);
+
+fn target(text: &str) -> Result<Target, humantime::DurationError> {
+    if text == "off" {
+        return Ok(Target(None));
+    }
+    humantime::parse_duration(text).map(|target| Target(Some(target)))
 }
 
 fn model_parser() -> impl TypedValueParser<Value = Model> {
@@ -139,6 +162,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn start(args: &Args, handler: impl Handler) -> overfall::Result<Handle> {
     let mut builder = Server::builder()
         .on_full(args.on_full)
+        .target(args.target.0)
+        .refusal_budget(args.refusal_budget)
         .first_byte_timeout(args.first_byte_timeout)
         .idle_timeout(args.idle_timeout)
         .io_timeout(args.io_timeout)

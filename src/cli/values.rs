@@ -56,6 +56,15 @@ fn first(text: &str) -> &str {
     text.char_indices().nth(1).map_or(text, |(end, _)| &text[..end])
 }
 
+/// A share, such as `3%` or `0.03`.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let value = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse::<f64>(),
+    };
+    value.ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "give 0% to 100%, or 0 to 1".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

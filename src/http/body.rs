@@ -1,7 +1,7 @@
 use std::{
     cell::{RefCell, RefMut},
     fmt,
-    io::{self, Read, Write},
+    io::{self, Read},
     time::{Duration, Instant},
 };
 
@@ -13,10 +13,11 @@ use crate::server::Connection;
 /// The body of a request, read as it comes: `&Body` is a [`Read`].
 ///
 /// A body that fits into the input buffer (16 KiB, together with its head) has come already when
-/// the handler is called. A larger one makes the worker wait for its client, who must keep up
-/// 16 KiB per second on average and never pause for `io_timeout`; one that does not gets 408, one
-/// that breaks off or is malformed 400, one that grows too large 413. Reading gives an error then,
-/// the client's answer is decided whatever the handler answers, and the connection is closed.
+/// the handler is called, and of a larger one as much as fits. For its rest the worker waits, and
+/// its client must keep up 16 KiB per second on average, never pause for `io_timeout`, and be done
+/// within [`Http::body_timeout`](super::Http::body_timeout). One that is not gets 408, one that
+/// breaks off or is malformed 400, one that grows too large 413. Reading gives an error then, the
+/// client's answer is decided whatever the handler answers, and the connection is closed.
 pub struct Body<'a>(RefCell<Incoming<'a>>);
 
 /// The slowest that a client may be on average (the idea is that of Apache's `RequestReadTimeout`).
@@ -25,13 +26,18 @@ const MIN_BYTES_PER_S: u64 = 16 * 1024;
 pub(super) struct Incoming<'a> {
     connection: Connection<'a>,
     rest: Rest,
-    limit: u64,
+    limits: BodyLimits,
     received: u64,
-    /// `100 Continue` is to be sent before waiting for the first byte.
-    continue_due: bool,
     started: Option<Instant>,
     /// What its client is to be told, whatever the handler answers.
     failure: Option<StatusCode>,
+}
+
+/// What a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
 }
 
 enum Rest {
@@ -40,14 +46,13 @@ enum Rest {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(connection: Connection<'a>, framing: Framing, limit: u64, continue_due: bool) -> Self {
+    pub(super) fn new(connection: Connection<'a>, framing: Framing, limits: BodyLimits) -> Self {
         let rest = match framing {
             Framing::Empty => Rest::Length(0),
             Framing::Length(length) => Rest::Length(length),
             Framing::Chunked => Rest::Chunked(Decoder::new()),
         };
-        let incoming =
-            Incoming { connection, rest, limit, received: 0, continue_due, started: None, failure: None };
+        let incoming = Incoming { connection, rest, limits, received: 0, started: None, failure: None };
         Self(RefCell::new(incoming))
     }
 
@@ -134,7 +139,7 @@ impl Incoming<'_> {
                 piece.data
             }
         };
-        if self.received + data as u64 > self.limit {
+        if self.received + data as u64 > self.limits.bytes {
             return Err(self.fail(StatusCode::PAYLOAD_TOO_LARGE));
         }
         Ok(Some(data).filter(|&data| data > 0))
@@ -151,14 +156,12 @@ impl Incoming<'_> {
 
     /// Waits for more of the body, as long as its client keeps to the minimum rate.
     fn await_more(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.continue_due) {
-            self.connection.write_all(CONTINUE)?;
-        }
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
         let io_timeout = self.connection.io_timeout();
         let earned = Duration::from_secs(self.received / MIN_BYTES_PER_S);
-        self.connection.set_deadline((now + io_timeout).min(started + io_timeout + earned));
+        let in_all = (io_timeout + earned).min(self.limits.time);
+        self.connection.set_deadline((now + io_timeout).min(started + in_all));
         match self.connection.fill_waiting() {
             Ok(0) => Err(self.fail(StatusCode::BAD_REQUEST)),
             Ok(_) => Ok(()),
@@ -177,9 +180,6 @@ impl Incoming<'_> {
         failed(status)
     }
 }
-
-/// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl fmt::Debug for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

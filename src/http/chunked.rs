@@ -33,6 +33,7 @@ enum State {
     DataEnd,
     /// At the beginning of a line of the trailers.
     Trailer,
+    TrailerName,
     TrailerLine,
     TrailerLineEnd,
     LastEnd,
@@ -108,22 +109,30 @@ impl Decoder {
                 State::Size { size: 0, digits: 0 }
             }
             (State::Trailer, b'\r') => State::LastEnd,
-            // Neither a continued line nor one without a name.
-            (State::Trailer, b' ' | b'\t' | b':') => return Err(Malformed),
-            (State::Trailer | State::TrailerLine, _) if is_text(byte) => State::TrailerLine,
+            (State::Trailer | State::TrailerName, _) if is_token(byte) => State::TrailerName,
+            (State::TrailerName, b':') => State::TrailerLine,
+            (State::TrailerLine, _) if is_text(byte) => State::TrailerLine,
             (State::TrailerLine, b'\r') => State::TrailerLineEnd,
             (State::TrailerLineEnd, b'\n') => State::Trailer,
             (State::LastEnd, b'\n') => State::Done,
             _ => return Err(Malformed),
         };
         let limit = match next {
-            State::Trailer | State::TrailerLine | State::TrailerLineEnd | State::LastEnd | State::Done => {
-                TRAILERS_LIMIT
-            }
+            State::Trailer
+            | State::TrailerName
+            | State::TrailerLine
+            | State::TrailerLineEnd
+            | State::LastEnd
+            | State::Done => TRAILERS_LIMIT,
             _ => LINE_LIMIT,
         };
         if self.line > limit { Err(Malformed) } else { Ok(next) }
     }
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn is_text(byte: u8) -> bool {
@@ -185,6 +194,9 @@ mod tests {
             "00000000000000005\r\n",
             "0\r\n folded\r\n\r\n",
             "0\r\n: b\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\nGET / HTTP/1.1\r\n\r\n",
             "0\r\nA: b\n\r\n",
             "0\r\n\n",
         ] {

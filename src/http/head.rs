@@ -47,9 +47,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-        Err(httparse::Error::Version) if names_other_version(input) => {
-            return Err(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
-        }
+        Err(httparse::Error::Version) => return other_version(input),
         Err(_) => return Err(StatusCode::BAD_REQUEST),
     };
     let bad = |_| StatusCode::BAD_REQUEST;
@@ -59,6 +57,9 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
         return Err(StatusCode::URI_TOO_LONG);
     }
     let uri = Uri::try_from(target).map_err(|_| bad(()))?;
+    if method == Method::CONNECT {
+        return Err(StatusCode::NOT_IMPLEMENTED);
+    }
     if !has_known_form(&method, target, &uri) {
         return Err(bad(()));
     }
@@ -102,19 +103,25 @@ pub(super) fn excess(input: &[u8]) -> StatusCode {
     if length > TARGET_LIMIT { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }
 }
 
-/// Whether the request line ends in a version that is well-formed, so that ours is not the only
-/// reading of it that fails.
-fn names_other_version(input: &[u8]) -> bool {
-    let line = input.trim_ascii_start().split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let version = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+/// What to make of a request line that does not end in a known version: it may not have ended yet,
+/// or have another version that is well-formed.
+fn other_version(input: &[u8]) -> Result<Option<Head>, StatusCode> {
+    let line = input.trim_ascii_start();
+    let Some(end) = line.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
+    let mut words = line[..end].trim_ascii_end().split(|&byte| byte == b' ');
+    match (words.nth(2), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+        }
+        _ => Err(StatusCode::BAD_REQUEST),
+    }
 }
 
-/// The four forms of RFC 9112, section 3.2.
+/// The forms of RFC 9112, section 3.2, but for that of CONNECT.
 fn has_known_form(method: &Method, target: &str, uri: &Uri) -> bool {
     match *method {
-        Method::CONNECT => uri.scheme().is_none() && uri.authority().is_some() && uri.path().is_empty(),
         Method::OPTIONS if target == "*" => true,
         _ => target.starts_with('/') || (uri.scheme().is_some() && uri.authority().is_some()),
     }
@@ -179,12 +186,13 @@ impl Meaning {
         }
     }
 
-    /// It may be chunked once, and there is no other here.
+    /// Others than chunked are not known here.
     fn add_coding(&mut self, element: &[u8]) -> Result<(), StatusCode> {
         let chunked = element.eq_ignore_ascii_case(b"chunked");
         self.codings = match (self.codings, chunked) {
             _ if element.is_empty() => return Err(StatusCode::BAD_REQUEST),
-            (Codings::Chunked, true) => return Err(StatusCode::BAD_REQUEST),
+            // Chunked is the last and there is but one.
+            (Codings::Chunked, _) => return Err(StatusCode::BAD_REQUEST),
             (Codings::None, true) => Codings::Chunked,
             _ => Codings::Unknown,
         };

@@ -11,8 +11,8 @@
 //! # Ok::<(), overfall::Error>(())
 //! ```
 //!
-//! Heads and small bodies are gathered while the connection is parked, so that no slow client
-//! costs a worker. Connections are kept (HTTP/1.0: where the client asks for it), and pipelined
+//! Heads and bodies of up to 16 KiB together are gathered while the connection is parked, so that
+//! no slow client costs a worker; for the rest of a larger body a worker waits, see [`Body`]. Connections are kept (HTTP/1.0: where the client asks for it), and pipelined
 //! requests are answered in their order; where others wait, one is answered at a time.
 //!
 //! What cannot be answered is told so and closed:
@@ -20,12 +20,12 @@
 //! | status | when |
 //! |---|---|
 //! | 400 | the request is malformed, or could be read in two ways (RFC 9112) |
-//! | 408 | it was not whole within `io_timeout`, or its body came too slowly |
+//! | 408 | it was not whole within `io_timeout`, or its large body came too slowly |
 //! | 413 | the body is over [`Http::max_body`] |
 //! | 414 | the target is over 8 KiB |
 //! | 431 | the head is over 16 KiB, or has over 100 fields |
 //! | 500 | the handler panicked |
-//! | 501 | its transfer coding is not `chunked` |
+//! | 501 | its transfer coding is not `chunked`, or its method is `CONNECT` |
 //! | 503 | the server refused the connection |
 //! | 505 | its version is neither 1.1 nor 1.0 |
 //!
@@ -43,13 +43,14 @@ use std::{
     fmt,
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
 };
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
-    body::CONTINUE,
+    body::BodyLimits,
     chunked::Decoder,
     head::{Framing, Head},
     response::{How, Sending},
@@ -75,7 +76,7 @@ where
 /// A handler that speaks HTTP/1.1 and answers requests with a function.
 pub struct Http<F> {
     function: F,
-    max_body: u64,
+    body_limits: BodyLimits,
     busy_reply: Cow<'static, [u8]>,
 }
 
@@ -83,17 +84,25 @@ impl<F> Http<F>
 where
     F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
 {
-    /// With the defaults: bodies of up to 64 MiB, and 503 for the refused.
+    /// With the defaults: bodies of up to 64 MiB within a minute, and 503 for the refused.
     pub fn new(function: F) -> Self {
         let busy = Response::error(StatusCode::SERVICE_UNAVAILABLE)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        Self { function, max_body: 64 * 1024 * 1024, busy_reply: busy.to_vec().into() }
+        let body_limits = BodyLimits { bytes: 64 * 1024 * 1024, time: Duration::from_secs(60) };
+        Self { function, body_limits, busy_reply: busy.to_vec().into() }
     }
 
     /// The most bytes that the body of a request may have.
     #[must_use]
     pub fn max_body(mut self, max_body: u64) -> Self {
-        self.max_body = max_body;
+        self.body_limits.bytes = max_body;
+        self
+    }
+
+    /// For how long a worker may wait for one body, all its waiting together.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_limits.time = timeout;
         self
     }
 
@@ -107,7 +116,7 @@ where
 
 impl<F> fmt::Debug for Http<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("max_body", &self.max_body).finish_non_exhaustive()
+        f.debug_struct("Http").field("body_limits", &self.body_limits).finish_non_exhaustive()
     }
 }
 
@@ -154,11 +163,11 @@ where
         }
         match self.gather(connection, progress) {
             Ok(Some(head)) => {
-                let continued = std::mem::take(progress).continued;
-                self.answer(connection, progress, head, continued)
+                *progress = Progress::default();
+                self.answer(connection, progress, head)
             }
             Ok(None) => Ok(Next::Park),
-            Err(Unanswerable::Refuse(status)) => refuse(connection, status),
+            Err(Unanswerable::Refuse(status)) => refuse(connection, status, false),
             Err(Unanswerable::Failed(error)) => Err(error),
         }
     }
@@ -167,7 +176,7 @@ where
         if connection.input().is_empty() {
             return Ok(Next::Close);
         }
-        refuse(connection, StatusCode::REQUEST_TIMEOUT)
+        refuse(connection, StatusCode::REQUEST_TIMEOUT, false)
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
@@ -185,15 +194,15 @@ impl<F> Http<F>
 where
     F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
 {
-    /// The head of a request that is whole, or whose body is too large to be gathered; none while
+    /// The head of a request that is whole, or of which as much has come as can be held; none while
     /// more has to come.
     fn gather(
         &self,
         connection: &mut Connection<'_>,
         progress: &mut Progress,
     ) -> Result<Option<Head>, Unanswerable> {
-        if progress.seen == 0 {
-            skip_empty_lines(connection);
+        if skip_empty_lines(connection) {
+            progress.seen = 0;
         }
         let input = connection.input();
         if input.is_empty() || !(progress.may_be_whole(input) || connection.ended()) {
@@ -211,7 +220,7 @@ where
             };
         };
         if let Framing::Length(length) = head.framing
-            && length > self.max_body
+            && length > self.body_limits.bytes
         {
             return Err(Unanswerable::Refuse(StatusCode::PAYLOAD_TOO_LARGE));
         }
@@ -219,14 +228,13 @@ where
         let (whole, whole_at) = match head.framing {
             Framing::Empty => (true, None),
             Framing::Length(length) => {
-                let whole_at =
-                    usize::try_from(length).ok().and_then(|length| head.length.checked_add(length));
-                (body.len() as u64 >= length, whole_at)
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let whole_at = head.length.saturating_add(length).min(Connection::INPUT_LIMIT);
+                (body.len() >= length, Some(whole_at))
             }
             Framing::Chunked => (is_whole(body).map_err(Unanswerable::Refuse)?, None),
         };
-        let fits = whole_at.is_none_or(|whole_at| whole_at <= Connection::INPUT_LIMIT);
-        if whole || !fits || !open {
+        if whole || !open {
             return Ok(Some(head));
         }
         progress.whole_at = whole_at;
@@ -242,13 +250,11 @@ where
         connection: &mut Connection<'_>,
         progress: &mut Progress,
         head: Head,
-        continued: bool,
     ) -> io::Result<Next> {
         let http_11 = head.http_11;
         let head_only = head.method == Method::HEAD;
-        let persistent = head.persistent && !connection.draining();
-        let continue_due = head.expects_continue && !continued;
-        let request = Request::new(head, connection.reborrow(), self.max_body, continue_due);
+        let persistent = head.persistent;
+        let request = Request::new(head, connection.reborrow(), self.body_limits);
         let response = catch_unwind(AssertUnwindSafe(|| (self.function)(&request)));
         let mut body = request.body().incoming();
         let at_next = body.finish();
@@ -257,14 +263,21 @@ where
         drop(request);
         let response = match response {
             Err(panic) => {
-                refuse(connection, StatusCode::INTERNAL_SERVER_ERROR)?;
+                refuse(connection, failure.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), head_only)?;
                 // The server counts it.
                 resume_unwind(panic)
             }
-            Ok(_) if let Some(status) = failure => return refuse(connection, status),
+            Ok(_) if let Some(status) = failure => return refuse(connection, status, head_only),
             Ok(response) => response,
         };
-        let keep = persistent && at_next && !response.wants_close() && !response.ends_by_closing(http_11);
+        if !at_next {
+            connection.expect_more();
+        }
+        let keep = persistent
+            && at_next
+            && !connection.draining()
+            && !response.wants_close()
+            && !response.ends_by_closing(http_11);
         match response.send(connection, How { http_11, head_only, keep })? {
             Some(rest) => go_on(connection, progress, Box::new(Reply { rest, keep })),
             None => Ok(next(connection, keep)),
@@ -287,14 +300,15 @@ impl Progress {
     }
 }
 
-/// Those before a request are passed over (RFC 9112, section 2.2).
-fn skip_empty_lines(connection: &mut Connection<'_>) {
+/// Those before a request are passed over (RFC 9112, section 2.2). Whether there were any.
+fn skip_empty_lines(connection: &mut Connection<'_>) -> bool {
     let input = connection.input();
     let mut length = 0;
     while let Some(end) = [&b"\r\n"[..], b"\n"].into_iter().find(|end| input[length..].starts_with(end)) {
         length += end.len();
     }
     connection.consume(length);
+    length > 0
 }
 
 /// Whether a chunked body has come to its end.
@@ -328,8 +342,12 @@ fn next(connection: &Connection<'_>, keep: bool) -> Next {
     }
 }
 
-/// Tells the client why its request is not answered, and closes.
-fn refuse(connection: &mut Connection<'_>, status: StatusCode) -> io::Result<Next> {
-    connection.write_all(&Response::error(status).to_vec())?;
+/// Tells the client why its request is not answered, and closes. It may not have sent all of it.
+fn refuse(connection: &mut Connection<'_>, status: StatusCode, head_only: bool) -> io::Result<Next> {
+    connection.expect_more();
+    Response::error(status).send(connection, How { http_11: true, head_only, keep: false })?;
     Ok(Next::Close)
 }
+
+/// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

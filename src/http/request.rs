@@ -3,7 +3,7 @@ use std::{cell::OnceCell, fmt, io, net::SocketAddr};
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::{
-    body::Body,
+    body::{Body, BodyLimits},
     head::{self, Head},
 };
 use crate::server::Connection;
@@ -19,10 +19,10 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Takes the head off the connection's input.
-    pub(super) fn new(head: Head, mut connection: Connection<'a>, max_body: u64, continue_due: bool) -> Self {
+    pub(super) fn new(head: Head, mut connection: Connection<'a>, limits: BodyLimits) -> Self {
         let text = connection.input()[..head.length].to_vec();
         connection.consume(head.length);
-        let body = Body::new(connection, head.framing, max_body, continue_due);
+        let body = Body::new(connection, head.framing, limits);
         Self { head, text, headers: OnceCell::new(), body }
     }
 

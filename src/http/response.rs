@@ -41,8 +41,8 @@ impl Response {
 
     /// A response whose body is read from `body` as its client takes it, in chunks; a client of
     /// HTTP/1.0 gets it as it is, until the connection is closed. A client that takes it slowly
-    /// costs no worker, but a `read` that blocks does. If it fails, the connection is closed
-    /// without the end of the body.
+    /// costs no worker, but a `read` that blocks does. If it fails, the connection is closed in
+    /// a way that the client can tell from the end of the body.
     pub fn stream(body: impl Read + Send + 'static) -> Self {
         Self { body: Body::Streamed(Box::new(body)), ..Self::new(Bytes::new()) }
     }
@@ -127,6 +127,7 @@ impl Response {
         match &self.body {
             // RFC 9110, section 8.6.
             _ if self.status == StatusCode::NO_CONTENT => {}
+            Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => {}
             Body::Sized(bytes) => {
                 out.extend_from_slice(b"\r\ncontent-length: ");
                 // Writing to a vector does not fail.
@@ -182,7 +183,14 @@ impl Sending {
                     connection.write_all(&bytes.split_to(bytes.len().min(PIECE)))?;
                     bytes.is_empty()
                 }
-                Self::Stream { reader, chunked } => send_piece(connection, reader, *chunked)?,
+                Self::Stream { reader, chunked: true } => send_chunk(connection, reader)?,
+                Self::Stream { reader, chunked: false } => {
+                    // Its end is that of the connection, so one that breaks off must be a reset.
+                    connection.reset_on_close(true);
+                    let ended = send_piece(connection, reader)?;
+                    connection.reset_on_close(false);
+                    ended
+                }
             };
             if ended {
                 return Ok(true);
@@ -192,29 +200,41 @@ impl Sending {
     }
 }
 
-/// Sends what one `read` gives; whether that was the end.
-fn send_piece(connection: &mut Connection<'_>, reader: &mut impl Read, chunked: bool) -> io::Result<bool> {
-    /// Room for four digits and CRLF before the data, and CRLF behind it.
+/// What is read of a stream at a time.
+const READ: usize = 16 * 1024;
+
+/// Sends what one `read` gives as a chunk; whether that was the end.
+fn send_chunk(connection: &mut Connection<'_>, reader: &mut impl Read) -> io::Result<bool> {
+    /// Room for four digits and CRLF before the data.
     const SIZE: usize = 6;
-    const DATA: usize = 16 * 1024;
-    let mut piece = vec![0; SIZE + DATA + 2];
-    let length = loop {
-        match reader.read(&mut piece[SIZE..SIZE + DATA]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            length => break length?,
-        }
-    };
-    match (length, chunked) {
-        (0, true) => connection.write_all(b"0\r\n\r\n")?,
-        (0, false) => {}
-        (_, true) => {
-            write!(&mut piece[..SIZE], "{length:04x}\r\n")?;
-            piece[SIZE + length..SIZE + length + 2].copy_from_slice(b"\r\n");
-            connection.write_all(&piece[..SIZE + length + 2])?;
-        }
-        (_, false) => connection.write_all(&piece[SIZE..SIZE + length])?,
+    const END: &[u8] = b"\r\n";
+    let mut chunk = vec![0; SIZE + READ + END.len()];
+    let end = SIZE + read_once(reader, &mut chunk[SIZE..SIZE + READ])?;
+    if end == SIZE {
+        connection.write_all(b"0\r\n\r\n")?;
+        return Ok(true);
     }
+    write!(&mut chunk[..SIZE], "{:04x}\r\n", end - SIZE)?;
+    chunk[end..end + END.len()].copy_from_slice(END);
+    connection.write_all(&chunk[..end + END.len()])?;
+    Ok(false)
+}
+
+/// The same as it is.
+fn send_piece(connection: &mut Connection<'_>, reader: &mut impl Read) -> io::Result<bool> {
+    let mut piece = vec![0; READ];
+    let length = read_once(reader, &mut piece)?;
+    connection.write_all(&piece[..length])?;
     Ok(length == 0)
+}
+
+fn read_once(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => return length,
+        }
+    }
 }
 
 impl fmt::Debug for Response {

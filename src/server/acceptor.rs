@@ -4,7 +4,6 @@ mod drain;
 
 use std::{
     os::fd::OwnedFd,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -14,7 +13,6 @@ use crossbeam_channel::Sender;
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
-    net::sockopt,
 };
 
 use super::{
@@ -26,7 +24,7 @@ use super::{
     listener::{AcceptError, Listener},
     moderation::Moderation,
     reactor::{Parking, Visit},
-    worker::{Newcomer, Pool},
+    worker::{Newcomer, Pool, thread_cpu_time},
 };
 use crate::wait::{poll_until, wait_until};
 
@@ -102,8 +100,9 @@ enum Taken {
 impl<H: Handler> Acceptor<H> {
     pub(super) fn new(pool: Arc<Pool<H>>, listeners: Vec<Listener>, queue: Sender<Newcomer>) -> Self {
         let now = Instant::now();
+        let config = &pool.service.config;
         Self {
-            admission: Admission::new(pool.service.config.on_full, now),
+            admission: Admission::new(config.on_full, config.queue, config.workers, config.target, now),
             pool,
             listeners,
             queue,
@@ -158,7 +157,8 @@ impl<H: Handler> Acceptor<H> {
         }
         let until = self.admission.caught_up(now);
         self.follow_load();
-        if let Some(nap) = self.moderation.caught_up(now) {
+        let nap = self.moderation.caught_up(now);
+        if let Some(nap) = self.admission.nap().or(nap) {
             thread::sleep(nap);
         }
         Ok(Pause { listen: true, until })
@@ -172,18 +172,21 @@ impl<H: Handler> Acceptor<H> {
             if full.is_some() && !self.is_awaited(index) {
                 return Ok(Taken::All);
             }
-            let verdict = self.admission.decide(now, full.is_some());
+            let verdict = self.decide(index, now, full.is_some());
             self.follow_load();
             if let Verdict::Wait(until) = verdict {
                 return Ok(Taken::Pause(self.until_room(full, until)));
             }
+            let started = if full.is_some() { thread_cpu_time() } else { Duration::ZERO };
             match self.accept(index) {
                 Ok(socket) => {
                     // In turn, so that where there is little room, each has its share of it.
                     self.first_listener = (index + 1) % self.listeners.len();
+                    let newcomer = Newcomer { socket, accepted: now, late: self.admission.is_behind() };
                     match full {
-                        None => self.admit(Newcomer { socket, accepted: now }),
-                        Some(room) => self.refuse(socket, room),
+                        None => self.admit(newcomer),
+                        Some(Room::Queue) if verdict == Verdict::Replace => self.replace(newcomer, started),
+                        Some(room) => self.refuse(newcomer, room, started),
                     }
                 }
                 Err(AcceptError::Empty) => return Ok(Taken::All),
@@ -193,6 +196,17 @@ impl<H: Handler> Acceptor<H> {
             }
         }
         Ok(Taken::Batch)
+    }
+
+    /// What to do with the next newcomer.
+    fn decide(&mut self, index: usize, now: Instant, full: bool) -> Verdict {
+        let overload = &self.pool.overload;
+        let floods = || {
+            let waiting = self.queue.len() + self.listeners[index].waiting();
+            self.admission.is_flood(waiting, &overload.pace)
+        };
+        let stands = overload.line_stands(now) || (full && floods());
+        self.admission.decide(now, full, stands, &mut overload.budget.lock())
     }
 
     /// The newcomer that was accepted before there turned out to be no room, or a new one.
@@ -213,7 +227,7 @@ impl<H: Handler> Acceptor<H> {
     /// What there is no room in, if anything. A place that an idle connection can give up is room.
     fn full(&mut self, now: Instant) -> Option<Room> {
         let service = &self.pool.service;
-        if self.queue.is_full() {
+        if self.queue.len() >= self.pool.overload.limit() {
             return Some(Room::Queue);
         }
         let at_limit = service.control.open.load(SeqCst) >= service.config.max_connections;
@@ -250,7 +264,7 @@ impl<H: Handler> Acceptor<H> {
         // It is the only sender and has seen that there is room.
         if let Err(error) = self.queue.try_send(newcomer) {
             control.open.fetch_sub(1, SeqCst);
-            return self.refuse(error.into_inner().socket, Room::Queue);
+            return self.refuse(error.into_inner(), Room::Queue, thread_cpu_time());
         }
         control.counters.queue_highest.raise(self.queue.len() as u64);
         pool.announce();
@@ -272,41 +286,26 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Tells the newcomer no: with the handler's text, or a reset where there is none.
-    fn refuse(&mut self, socket: OwnedFd, room: Room) {
-        self.admission.refused();
-        let pool = &self.pool;
-        let service = &pool.service;
+    /// Tells the newcomer no. `started` is this thread's CPU time before it was accepted.
+    fn refuse(&mut self, newcomer: Newcomer, room: Room, started: Duration) {
+        let control = &self.pool.service.control;
         let (why, counter) = match room {
-            Room::Queue => (Refusal::QueueFull, &service.control.counters.refused_queue_full),
-            Room::Connection => {
-                (Refusal::ConnectionsFull, &service.control.counters.refused_connections_full)
-            }
+            Room::Queue => (Refusal::QueueFull, &control.counters.refused_queue_full),
+            Room::Connection => (Refusal::ConnectionsFull, &control.counters.refused_connections_full),
         };
         counter.count();
-        let text = catch_unwind(AssertUnwindSafe(|| service.handler.refusal(why))).unwrap_or_else(|_| {
-            service.control.counters.panics.count();
-            (&[]).into()
-        });
-        if text.is_empty() {
-            // With a linger time of zero, closing is a reset (socket(7)). Should it fail, the client
-            // gets an end of stream, which is the best that is left.
-            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-            return;
+        control.open.fetch_add(1, SeqCst);
+        self.pool.refuse(Conn::new(newcomer.socket, newcomer.accepted), why, started);
+        control.counters.refused_after(newcomer.accepted.elapsed());
+    }
+
+    /// Tells the one that has been in the queue longest no, and lets the newcomer in.
+    fn replace(&mut self, newcomer: Newcomer, started: Duration) {
+        if let Ok(oldest) = self.pool.queue.try_recv() {
+            self.pool.service.control.counters.refused_oldest.count();
+            self.pool.refuse(Conn::new(oldest.socket, oldest.accepted), Refusal::QueueFull, started);
         }
-        service.control.open.fetch_add(1, SeqCst);
-        let mut conn = Conn::new(socket, Instant::now());
-        // The buffer of a new socket takes it; a client that is gone already needs no text.
-        let sent = conn.wire.send(&text).is_ok();
-        if sent && service.start_lingering(&mut conn) {
-            let deadline = conn.deadline(&service.config);
-            match pool.reactor.park(conn, false, |_| true) {
-                Parking::Parked => service.control.sweep_at(deadline),
-                Parking::Returned(conn) | Parking::Failed(conn, _) => pool.retire(conn),
-            }
-        } else {
-            pool.retire(conn);
-        }
+        self.admit(newcomer);
     }
 
     /// Waits for room, unless it has been made meanwhile.
@@ -333,8 +332,14 @@ impl<H: Handler> Acceptor<H> {
         Pause { listen: false, until: Some(Instant::now() + pause) }
     }
 
-    /// Keeps the backlogs short while overloaded: they are a second queue.
+    /// Keeps the queue and the backlogs short while overloaded.
     fn follow_load(&mut self) {
+        let overload = &self.pool.overload;
+        overload.follow(self.admission.limit(&overload.pace), self.admission.is_tight());
+        let (refusing, waiting) = self.admission.times();
+        let counters = &self.pool.service.control.counters;
+        counters.refusing_ms.raise(refusing.as_millis() as u64);
+        counters.waiting_ms.raise(waiting.as_millis() as u64);
         let usual = self.pool.service.config.backlog;
         for listener in &mut self.listeners {
             let loopback = listener.addr().ip().is_loopback();

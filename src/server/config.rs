@@ -11,9 +11,13 @@ pub enum OnFull {
     /// short meanwhile; those that it does not take try again by themselves after a second.
     Wait,
     /// Tell the newcomer no at once: with the text of [`Handler::refusal`](crate::Handler::refusal),
-    /// or a reset where there is none. Refusals have a budget of 1,000 per second so that they never
-    /// take the CPU from the requests; beyond it newcomers wait.
+    /// or a reset where there is none. Refusals have a budget, so that they never take the CPU from
+    /// the requests; beyond it newcomers wait.
     Refuse,
+    /// Tell the one that has been in the queue longest no in the same way, and let the newcomer in.
+    /// It is for clients that give up soon and silently: those who came last are still there. Who
+    /// is refused has waited in vain, though, and is told later than with `Refuse`.
+    DropOldest,
 }
 
 /// How connections are given to threads. Everything but [`Model::Pool`] is a baseline to measure
@@ -38,6 +42,8 @@ pub(super) struct Config {
     pub(super) queue: usize,
     pub(super) backlog: u32,
     pub(super) on_full: OnFull,
+    pub(super) target: Option<Duration>,
+    pub(super) refusal_budget: f64,
     pub(super) max_connections: usize,
     pub(super) first_byte_timeout: Duration,
     pub(super) idle_timeout: Duration,
@@ -54,6 +60,8 @@ pub(super) struct Settings {
     pub(super) queue: Option<usize>,
     pub(super) backlog: u32,
     pub(super) on_full: OnFull,
+    pub(super) target: Option<Duration>,
+    pub(super) refusal_budget: f64,
     pub(super) max_connections: Option<usize>,
     pub(super) first_byte_timeout: Duration,
     pub(super) idle_timeout: Duration,
@@ -69,6 +77,8 @@ impl Default for Settings {
             queue: None,
             backlog: 1024,
             on_full: OnFull::Refuse,
+            target: Some(Duration::from_millis(5)),
+            refusal_budget: 0.03,
             max_connections: None,
             first_byte_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -102,7 +112,15 @@ impl Settings {
         within("backlog", self.backlog, BACKLOG)?;
         let max_connections = self.max_connections.unwrap_or_else(default_max_connections);
         within("max_connections", max_connections, MAX_CONNECTIONS)?;
+        if !(0.0..=1.0).contains(&self.refusal_budget) {
+            return Err(Error::setting(
+                "refusal_budget",
+                self.refusal_budget,
+                "0 to 1, as a share of one CPU",
+            ));
+        }
         for (name, value) in [
+            ("target", self.target.unwrap_or(SHORTEST)),
             ("first_byte_timeout", self.first_byte_timeout),
             ("idle_timeout", self.idle_timeout),
             ("io_timeout", self.io_timeout),
@@ -118,6 +136,8 @@ impl Settings {
             queue,
             backlog: self.backlog,
             on_full: self.on_full,
+            target: self.target,
+            refusal_budget: self.refusal_budget,
             max_connections,
             first_byte_timeout: self.first_byte_timeout,
             idle_timeout: self.idle_timeout,
@@ -169,6 +189,14 @@ mod tests {
             (Settings { workers: Some(0), ..base.clone() }, "workers is 0; it may be 1 to 4096"),
             (Settings { workers: Some(5000), ..base.clone() }, "workers is 5000; it may be 1 to 4096"),
             (Settings { queue: Some(0), ..base.clone() }, "queue is 0; it may be 1 to 1000000"),
+            (
+                Settings { refusal_budget: 3.0, ..base.clone() },
+                "refusal_budget is 3; it may be 0 to 1, as a share of one CPU",
+            ),
+            (
+                Settings { target: Some(Duration::ZERO), ..base.clone() },
+                "target is 0ns; it may be 1ms to 365 days",
+            ),
             (Settings { backlog: 0, ..base.clone() }, "backlog is 0; it may be 1 to 2147483647"),
             (
                 Settings { max_connections: Some(0), ..base.clone() },

@@ -20,8 +20,6 @@ pub(super) enum Phase {
     Linger,
 }
 
-impl Phase {}
-
 /// How long a lingering connection is drained. Its reply is out already, and a client that has
 /// not ended its side by then is not going to read it.
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -47,6 +45,8 @@ pub(super) struct Conn<S> {
     pub(super) again: bool,
     /// The handler answered `Close`, which happens once the output is out.
     pub(super) closing: bool,
+    /// It was told no, and merely lingers.
+    pub(super) refused: bool,
     /// Bytes drained while lingering.
     pub(super) lingered: usize,
 }
@@ -79,6 +79,7 @@ impl<S> Conn<S> {
             expired: false,
             again: false,
             closing: false,
+            refused: false,
             lingered: 0,
         }
     }

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{event::PollFlags, io::Errno, net};
+use rustix::{
+    event::PollFlags,
+    io::Errno,
+    net::{self, sockopt},
+};
 
 use super::{
     config::Config,
@@ -91,6 +95,18 @@ impl<'a> Connection<'a> {
     /// buffer.
     pub fn is_flushed(&self) -> bool {
         self.wire.is_flushed()
+    }
+
+    /// Says that the client has announced more than has come. A reply after which the connection is
+    /// closed is kept from being overtaken by the reset that the rest would cause.
+    pub(crate) fn expect_more(&mut self) {
+        self.wire.expects_more = true;
+    }
+
+    /// Whether closing is to be a reset, so that a reply that breaks off is not taken for whole.
+    pub(crate) fn reset_on_close(&mut self, reset: bool) {
+        // Where it fails, the client gets an end of stream, which is the best that is left.
+        let _ = sockopt::set_socket_linger(&self.wire.socket, reset.then_some(Duration::ZERO));
     }
 
     /// The same connection for a shorter while, with a deadline of its own.

@@ -1,6 +1,7 @@
 //! What a thread does with a connection while it has it, the same in all models.
 
 use std::{
+    borrow::Cow,
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -14,7 +15,7 @@ use super::{
     conn::{Conn, GRACE, Phase},
     connection::Connection,
     control::Control,
-    handler::{Handler, Next},
+    handler::{Handler, Next, Refusal},
     wire::{Input, Wire},
 };
 
@@ -38,12 +39,13 @@ pub(super) enum Outcome {
 
 /// Connections that may linger at once; beyond it they are closed right away.
 pub(super) const LINGER_CONNECTIONS: usize = 1024;
-/// The most that is drained from one lingering connection.
+/// The most that is drained from one lingering connection. After that it is left alone, so that a
+/// client that reads while it sends still has its reply.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 impl<H: Handler> Service<H> {
-    /// Serves a connection until there is nothing to do. `others_wait` is asked when the handler
-    /// has more to do at once.
+    /// Serves a connection until there is nothing to do; then it is to be settled, if it stays.
+    /// `others_wait` is asked when the handler has more to do at once.
     pub(super) fn run(
         &self,
         conn: &mut Conn<H::State>,
@@ -61,7 +63,6 @@ impl<H: Handler> Service<H> {
         };
         if outcome != Outcome::Close {
             conn.input = if conn.phase == Phase::Linger { Vec::new() } else { input.save() };
-            conn.settle(Instant::now());
         }
         outcome
     }
@@ -81,6 +82,9 @@ impl<H: Handler> Service<H> {
         }
         if conn.state.is_none() {
             conn.state = Some(self.call(&mut conn.wire, input, |c| self.handler.open(c))?);
+            if conn.wire.wrote {
+                self.control.counters.answered.count();
+            }
         }
         let mut again = mem::take(&mut conn.again);
         loop {
@@ -101,6 +105,12 @@ impl<H: Handler> Service<H> {
             } else {
                 return self.rest(conn, input);
             };
+            // A reply may take several calls, of which the first takes the request.
+            if mem::take(&mut conn.wire.timed_out) {
+                self.control.counters.timed_out_io.count();
+            } else if conn.wire.consumed && conn.wire.wrote {
+                self.control.counters.answered.count();
+            }
             // Again without having taken or written anything would never end.
             let taken = conn.wire.consumed && !input.unread().is_empty();
             again = next == Next::Again && (taken || conn.wire.wrote);
@@ -185,8 +195,9 @@ impl<H: Handler> Service<H> {
     /// Closes once the reply is safe: with unread input, closing is a reset, which takes the
     /// reply with it.
     fn close(&self, conn: &mut Conn<H::State>, input: &Input) -> Outcome {
-        let more_may_come = !conn.wire.ended && (!input.unread().is_empty() || conn.wire.has_unread_input());
-        if more_may_come && self.start_lingering(conn) {
+        let more_may_come =
+            conn.wire.expects_more || !input.unread().is_empty() || conn.wire.has_unread_input();
+        if more_may_come && !conn.wire.ended && self.start_lingering(conn) {
             return Outcome::Park;
         }
         Outcome::Close
@@ -222,7 +233,7 @@ impl<H: Handler> Service<H> {
     }
 
     fn linger(&self, conn: &mut Conn<H::State>, input: &mut Input) -> Outcome {
-        loop {
+        while conn.lingered <= LINGER_BYTES {
             input.load(Vec::new());
             match Connection::new(&mut conn.wire, input, &self.config, &self.control).fill() {
                 Ok(0) if conn.wire.ended => return Outcome::Close,
@@ -230,13 +241,19 @@ impl<H: Handler> Service<H> {
                 // Its reply was sent; what the client does after that is no failure.
                 Err(_) => return Outcome::Close,
             }
-            if conn.lingered > LINGER_BYTES {
-                return Outcome::Close;
-            }
             if conn.wire.drained {
-                return Outcome::Park;
+                break;
             }
         }
+        Outcome::Park
+    }
+
+    /// What a refused client is sent.
+    pub(super) fn refusal(&self, why: Refusal) -> Cow<'static, [u8]> {
+        catch_unwind(AssertUnwindSafe(|| self.handler.refusal(why))).unwrap_or_else(|_| {
+            self.control.counters.panics.count();
+            Cow::Borrowed(&[])
+        })
     }
 
     /// Calls the handler; a panic or an error is a reason to end the connection.
@@ -250,9 +267,6 @@ impl<H: Handler> Service<H> {
         let mut connection = Connection::new(wire, input, &self.config, &self.control);
         let result =
             catch_unwind(AssertUnwindSafe(|| handler(&mut connection))).map_err(|_| End::Panicked)?;
-        if result.is_ok() && wire.wrote {
-            self.control.counters.answered.count();
-        }
         Ok(result?)
     }
 

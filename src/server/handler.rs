@@ -37,7 +37,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// What a refused client is sent before the connection is closed; empty means a reset. It is
-    /// called on the acceptor's thread and should only hand out a text.
+    /// called on the acceptor's thread or a worker and should only hand out a text.
     fn refusal(&self, why: Refusal) -> Cow<'static, [u8]> {
         let _ = why;
         Cow::Borrowed(&[])
@@ -74,7 +74,7 @@ pub enum Next {
     Close,
 }
 
-/// Why a newcomer was refused.
+/// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -82,4 +82,6 @@ pub enum Refusal {
     QueueFull,
     /// `max_connections` were open, and none of them idle.
     ConnectionsFull,
+    /// It had waited too long for a worker.
+    Shed,
 }

@@ -9,6 +9,8 @@ use rustix::{
     net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
 };
 
+use super::tcp_info::TcpInfo;
+
 /// A listening socket whose backlog can be changed while it listens.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -100,6 +102,11 @@ impl Listener {
         self.backlog.min(somaxconn.unwrap_or(u32::MAX))
     }
 
+    /// Connections that wait in the backlog.
+    pub(super) fn waiting(&self) -> usize {
+        TcpInfo::of(self).map_or(0, |info| info.unacked as usize)
+    }
+
     fn listen(&self, backlog: u32) -> rustix::io::Result<()> {
         net::listen(&self.socket, i32::try_from(backlog).unwrap_or(i32::MAX))
     }
@@ -144,6 +151,7 @@ mod tests {
     fn a_shorter_backlog_keeps_what_is_queued() {
         let mut listener = Listener::bind("127.0.0.1:0", 64).unwrap();
         let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(listener.addr()).unwrap()).collect();
+        assert_eq!(listener.waiting(), 20);
         listener.close_backlog();
         for _ in &clients {
             listener.accept().unwrap();

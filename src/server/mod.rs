@@ -12,7 +12,9 @@ mod handler;
 mod listener;
 mod metrics;
 mod moderation;
+mod overload;
 mod reactor;
+mod tcp_info;
 mod threads;
 mod wire;
 mod worker;
@@ -134,6 +136,25 @@ impl Builder {
     /// default is [`OnFull::Refuse`].
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.settings.on_full = on_full;
+        self
+    }
+
+    /// The wait for a worker that is aimed at, 1 ms to 365 days; 5 ms by default, and never less
+    /// than what requests were measured to take. When for 100 ms, or for 20 times that, nobody has
+    /// waited less, the line stands: whoever waited for more than twice the target is refused when
+    /// a worker takes it, newcomers and kept connections alike, and only as many newcomers are let
+    /// into the queue as can be served within the target. The wait is the client's, the time in the
+    /// kernel's queues included. `None` sheds nobody.
+    pub fn target(mut self, target: Option<Duration>) -> Self {
+        self.settings.target = target;
+        self
+    }
+
+    /// What refusals may cost, as a share of one CPU, 0 to 1; 0.03 by default. Beyond it newcomers
+    /// are left to the kernel, which turns them away for nothing. What has waited too long is
+    /// refused in any case, since serving it would cost more.
+    pub fn refusal_budget(mut self, share: f64) -> Self {
+        self.settings.refusal_budget = share;
         self
     }
 

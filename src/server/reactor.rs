@@ -10,15 +10,16 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ use crate::wait::Bell;
 const CHUNK: usize = 256;
 /// Events taken at a time. One at a time costs a twentieth more CPU per request on a kept connection.
 const EVENTS: usize = 16;
+/// A call that takes longer has waited for its events.
+const BLOCKED: Duration = Duration::from_micros(100);
 /// The key of the bell; no slot's, since their index would be beyond the last.
 const BELL: u64 = u64::MAX;
 
@@ -55,6 +58,9 @@ pub(super) struct Reactor<S> {
     chunks: Box<[OnceLock<Chunk<S>>]>,
     vacant: Mutex<Vacant>,
     registered: AtomicUsize,
+    began: Instant,
+    /// When no event was left in the kernel, in microseconds since `began`.
+    emptied_us: AtomicU64,
 }
 
 /// Which slot, and which of the connections that have been in it.
@@ -65,7 +71,13 @@ pub(super) struct Key {
 }
 
 /// A connection has input, or room for output, or has ended.
-pub(super) type Event = (Key, EventFlags);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Event {
+    pub(super) key: Key,
+    pub(super) flags: EventFlags,
+    /// It came after this.
+    pub(super) after: Instant,
+}
 
 /// Whether `visit` takes a connection out of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +118,7 @@ impl<S> Holds<S> {
     /// The events that came while the connection was with a worker.
     fn take_events(&mut self) -> EventFlags {
         match self {
-            Self::Running(flags) => std::mem::replace(flags, EventFlags::empty()),
+            Self::Running(flags) => mem::replace(flags, EventFlags::empty()),
             Self::Nothing | Self::Parked(_) => EventFlags::empty(),
         }
     }
@@ -133,6 +145,8 @@ impl<S> Reactor<S> {
             chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::new(Vacant { reusable: Vec::new(), unused: 0 }),
             registered: AtomicUsize::new(0),
+            began: Instant::now(),
+            emptied_us: AtomicU64::new(0),
         })
     }
 
@@ -154,14 +168,16 @@ impl<S> Reactor<S> {
     }
 
     /// Waits for an event, or until the bell is rung. A few events are taken at once, which saves
-    /// calls; those beyond the first are left for whichever worker comes first.
-    pub(super) fn wait(&self) -> Option<Event> {
-        self.take_ready().or_else(|| self.next_event(None))
+    /// calls; those beyond the first are left for whichever worker comes first. `now` is the
+    /// present, and is afterwards too.
+    pub(super) fn wait(&self, now: &mut Instant) -> Option<Event> {
+        self.take_ready().or_else(|| self.next_event(None, now))
     }
 
     /// An event that is there already.
     pub(super) fn poll(&self) -> Option<Event> {
-        self.take_ready().or_else(|| self.next_event(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.take_ready().or_else(|| self.next_event(Some(&AT_ONCE), &mut Instant::now()))
     }
 
     /// Whether there are events that a worker took and left to others.
@@ -180,10 +196,18 @@ impl<S> Reactor<S> {
         event
     }
 
-    fn next_event(&self, timeout: Option<&Timespec>) -> Option<Event> {
+    fn next_event(&self, timeout: Option<&Timespec>, now: &mut Instant) -> Option<Event> {
         let mut space = [MaybeUninit::uninit(); EVENTS];
+        let emptied = self.began + Duration::from_micros(self.emptied_us.load(Relaxed));
         // It fails only with EINTR, and then the caller comes back.
         let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
+        let called = mem::replace(now, Instant::now());
+        // Events that had to be waited for have only just come.
+        let after = if events.len() < EVENTS && *now > called + BLOCKED { *now } else { emptied };
+        if events.len() < EVENTS {
+            let us = now.saturating_duration_since(self.began).as_micros();
+            self.emptied_us.store(us as u64, Relaxed);
+        }
         // The bell is heard at once: left to others, nobody would ring it again.
         let mut events = events.iter().filter_map(|event| {
             let (data, flags) = (event.data, event.flags);
@@ -192,7 +216,7 @@ impl<S> Reactor<S> {
                     self.rung.store(false, SeqCst);
                     None
                 }
-                data => Some((Key::from_u64(data), flags)),
+                data => Some(Event { key: Key::from_u64(data), flags, after }),
             }
         });
         let first = events.next();
@@ -207,12 +231,12 @@ impl<S> Reactor<S> {
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker
     /// has it; that one is told of the event when it parks.
-    pub(super) fn take(&self, (key, flags): Event) -> Option<Conn<S>> {
+    pub(super) fn take(&self, Event { key, flags, .. }: Event) -> Option<Conn<S>> {
         let mut slot = self.slot(key)?.lock();
         if slot.generation != key.generation {
             return None;
         }
-        match std::mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty())) {
+        match mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty())) {
             Holds::Parked(mut conn) => {
                 conn.wire.note(flags);
                 Some(conn)
@@ -332,7 +356,7 @@ impl<S> Reactor<S> {
             }
             Visit::Take => {}
         }
-        let holds = std::mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty()));
+        let holds = mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty()));
         drop(slot);
         let Holds::Parked(mut conn) = holds else { return None };
         self.release(&mut conn);

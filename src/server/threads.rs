@@ -130,6 +130,7 @@ impl<H: Handler> Threads<H> {
         service.control.counters.waited(conn.since.elapsed());
         let mut input = Input::new();
         while service.run(&mut conn, &mut input, &mut || false) != Outcome::Close {
+            conn.settle(Instant::now());
             let what = if conn.wire.is_flushed() { PollFlags::IN } else { PollFlags::OUT };
             let mut fds = [PollFd::new(&conn.wire.socket, what), PollFd::new(&self.drain, PollFlags::IN)];
             let draining = service.control.draining();

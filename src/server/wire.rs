@@ -86,6 +86,8 @@ pub(super) struct Wire {
     pub(super) wrote: bool,
     /// A handler's wait ended at its deadline.
     pub(super) timed_out: bool,
+    /// The client has announced more than has come.
+    pub(super) expects_more: bool,
 }
 
 impl Wire {
@@ -101,6 +103,7 @@ impl Wire {
             consumed: false,
             wrote: false,
             timed_out: false,
+            expects_more: false,
         }
     }
 

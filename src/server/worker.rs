@@ -1,4 +1,5 @@
 use std::{
+    mem,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -8,20 +9,26 @@ use std::{
             fence,
         },
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use rustix::net::{Shutdown, shutdown};
+use rustix::{
+    net::{Shutdown, shutdown, sockopt},
+    time::{ClockId, Timespec, clock_gettime},
+};
 
 use super::{
+    admission::{Line, Target},
     conn::{Conn, Phase},
     control::Room,
     exchange::{LINGER_CONNECTIONS, Outcome, Service},
-    handler::Handler,
+    handler::{Handler, Refusal},
     metrics::Gauges,
+    overload::Overload,
     reactor::{Event, Key, Parking, Reactor, Visit},
+    tcp_info::TcpInfo,
     wire::Input,
 };
 
@@ -30,6 +37,8 @@ use super::{
 pub(super) struct Newcomer {
     pub(super) socket: OwnedFd,
     pub(super) accepted: Instant,
+    /// It may have waited in the backlog before that.
+    pub(super) late: bool,
 }
 
 /// What the workers and the acceptor share.
@@ -38,6 +47,7 @@ pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
     pub(super) reactor: Reactor<H::State>,
     pub(super) queue: Receiver<Newcomer>,
+    pub(super) overload: Overload,
     /// Workers that wait for an event, or are about to.
     idle: AtomicUsize,
     /// What each worker is busy with, so that it can be shut down.
@@ -87,6 +97,7 @@ impl<H: Handler> Pool<H> {
         Ok(Self {
             reactor: Reactor::new(service.config.max_connections + LINGER_CONNECTIONS)?,
             queue,
+            overload: Overload::new(&service.config),
             idle: AtomicUsize::new(0),
             running: (0..service.config.workers).map(|_| Running::nobody()).collect(),
             service,
@@ -120,6 +131,29 @@ impl<H: Handler> Pool<H> {
         running.filter(|socket| shutdown(socket, Shutdown::Both).is_ok()).count()
     }
 
+    /// Tells the client no, with the handler's text, or a reset where there is none, and takes what
+    /// that cost off the budget, since this thread's CPU time was `started`.
+    pub(super) fn refuse(&self, mut conn: Conn<H::State>, why: Refusal, started: Duration) {
+        let text = self.service.refusal(why);
+        if text.is_empty() {
+            // With a linger time of zero, closing is a reset (socket(7)). Should it fail, the client
+            // gets an end of stream, which is the best that is left.
+            let _ = sockopt::set_socket_linger(&conn.wire.socket, Some(Duration::ZERO));
+            self.retire(conn);
+        } else if conn.wire.send(&text).is_ok() && self.service.start_lingering(&mut conn) {
+            // A client that is gone needs no text, and the buffer takes it where nothing was sent.
+            conn.refused = true;
+            let deadline = conn.deadline(&self.service.config);
+            match self.reactor.park(conn, false, |_| true) {
+                Parking::Parked => self.service.control.sweep_at(deadline),
+                Parking::Returned(conn) | Parking::Failed(conn, _) => self.retire(conn),
+            }
+        } else {
+            self.retire(conn);
+        }
+        self.overload.budget.lock().charge(thread_cpu_time() - started);
+    }
+
     /// Releases the slot, closes, and counts.
     pub(super) fn retire(&self, mut conn: Conn<H::State>) {
         self.reactor.release(&mut conn);
@@ -140,13 +174,15 @@ impl<H: Handler> Pool<H> {
             parked,
             queued: self.queue.len() as u64,
             busy: self.service.control.busy.load(Relaxed) as u64,
+            refusal_cost: self.overload.budget.lock().cost(),
         }
     }
 }
 
 /// Takes connections and serves them until the server has nothing left to do.
 pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize) {
-    let mut worker = Worker { pool, index, input: Input::new(), held: None, parked_next: false };
+    let input = Input::new();
+    let mut worker = Worker { pool, index, input, held: None, parked_next: false, now: Instant::now() };
     while let Some(conn) = worker.next() {
         worker.attend(conn);
     }
@@ -163,6 +199,9 @@ struct Worker<'a, H: Handler> {
     held: Option<Event>,
     /// The queue and the parked connections take turns.
     parked_next: bool,
+    /// The time when it last looked at the clock, which is when it last began to have something to
+    /// do or was done with something.
+    now: Instant,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -200,11 +239,11 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Waits for an event, unless there is a newcomer or nothing more to come.
-    fn wait(&self) -> Option<Event> {
+    fn wait(&mut self) -> Option<Event> {
         let pool = self.pool;
         pool.idle.fetch_add(1, SeqCst);
         let idle = pool.queue.is_empty() && !pool.service.control.finished();
-        let event = if idle { pool.reactor.wait() } else { None };
+        let event = if idle { pool.reactor.wait(&mut self.now) } else { None };
         pool.idle.fetch_sub(1, SeqCst);
         event
     }
@@ -215,34 +254,100 @@ impl<H: Handler> Worker<'_, H> {
         if self.pool.reactor.has_ready() || !self.pool.queue.is_empty() {
             self.pool.announce_rest();
         }
-        self.pool.reactor.take(event)
+        let conn = self.pool.reactor.take(event)?;
+        let wait = self.now.saturating_duration_since(event.after);
+        let asks = matches!(conn.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
+            && !(conn.again || conn.closing || conn.expired);
+        let line = &self.pool.overload.ready;
+        match self.pool.overload.target() {
+            // It may have come at any time since, but even so it was in time.
+            Some(target) if asks && wait <= target.0 => line.is_calm(),
+            Some(target) if asks && conn.wire.has_unread_input() => {
+                return self.sift(conn, line, Duration::ZERO, target);
+            }
+            _ => {}
+        }
+        Some(conn)
     }
 
     fn newcomer(&mut self) -> Option<Conn<H::State>> {
         let pool = self.pool;
-        let Newcomer { socket, accepted } = pool.queue.try_recv().ok()?;
-        self.parked_next = true;
-        let left = pool.queue.len();
-        if left > 0 || pool.reactor.has_ready() {
-            pool.announce_rest();
+        loop {
+            let Ok(Newcomer { socket, accepted, late }) = pool.queue.try_recv() else {
+                pool.overload.queued.is_calm();
+                return None;
+            };
+            self.parked_next = true;
+            let left = pool.queue.len();
+            if left > 0 || pool.reactor.has_ready() {
+                pool.announce_rest();
+            }
+            if left <= pool.overload.limit() / 2 {
+                pool.service.control.room_made(Room::Queue);
+            }
+            self.now = Instant::now();
+            let wait = self.now.saturating_duration_since(accepted);
+            let conn = Conn::new(socket, accepted);
+            let line = &pool.overload.queued;
+            let conn = match pool.overload.target() {
+                Some(target) if late || wait > target.0 => self.sift(conn, line, wait, target),
+                _ => {
+                    line.is_calm();
+                    pool.service.control.counters.waited(wait);
+                    Some(conn)
+                }
+            };
+            if conn.is_some() {
+                return conn;
+            }
         }
-        if left <= pool.service.config.queue / 2 {
-            pool.service.control.room_made(Room::Queue);
+    }
+
+    /// Ends the connection if its client is gone, or has waited too long in a line that stands.
+    /// `wait` is what is known of its wait.
+    fn sift(
+        &self,
+        conn: Conn<H::State>,
+        line: &Line,
+        wait: Duration,
+        target: Target,
+    ) -> Option<Conn<H::State>> {
+        let pool = self.pool;
+        let counters = &pool.service.control.counters;
+        let info = TcpInfo::of(&conn.wire.socket);
+        if info.is_some_and(|info| info.gone) {
+            counters.gone.count();
+            pool.retire(conn);
+            return None;
         }
-        pool.service.control.counters.waited(accepted.elapsed());
-        Some(Conn::new(socket, accepted))
+        let wait = info.map_or(wait, |info| wait.max(info.age));
+        counters.waited(wait);
+        line.waited(pool.overload.since_beginning(self.now), wait, target);
+        let shed = pool.overload.sheds(line, wait, self.now, target);
+        // Who has not asked for anything yet does not wait for an answer.
+        if shed && (!H::CLIENT_SPEAKS_FIRST || conn.wire.has_unread_input()) {
+            counters.shed.count();
+            let started = thread_cpu_time();
+            pool.refuse(conn, Refusal::Shed, started);
+            return None;
+        }
+        Some(conn)
     }
 
     fn attend(&mut self, mut conn: Conn<H::State>) {
         let pool = self.pool;
         pool.service.control.begin_work();
         pool.running[self.index].begin(&conn);
+        let refused = conn.refused.then(thread_cpu_time);
         let ended = loop {
             let held = &mut self.held;
             let outcome = pool.service.run(&mut conn, &mut self.input, &mut || others_wait(pool, held));
+            let began = mem::replace(&mut self.now, Instant::now());
+            pool.overload.pace.took(self.now - began);
             if outcome == Outcome::Close {
                 break Some(conn);
             }
+            conn.settle(self.now);
             let parking = match self.park(conn, outcome == Outcome::Yield) {
                 // Its client was quick, but others came first.
                 Parking::Returned(conn) if others_wait(pool, &mut self.held) => self.park(conn, true),
@@ -261,6 +366,9 @@ impl<H: Handler> Worker<'_, H> {
         pool.running[self.index].end();
         if let Some(conn) = ended {
             pool.retire(conn);
+        }
+        if let Some(started) = refused {
+            pool.overload.budget.lock().charge_more(thread_cpu_time() - started);
         }
         pool.service.control.end_work();
     }
@@ -295,4 +403,11 @@ fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
     *held = pool.reactor.poll();
     // Looking may have heard the bell, which was for the queue.
     held.is_some() || !pool.queue.is_empty()
+}
+
+/// CPU time of this thread.
+pub(super) fn thread_cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is ever negative on this clock.
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
 }

@@ -122,6 +122,7 @@ fn answer(request: &Request<'_>) -> Response {
         (_, "/stream") => Response::stream(io::repeat(b'y').take(number() as u64)),
         (_, "/broken") => Response::stream(io::repeat(b'y').take(10).chain(Broken)),
         (_, "/empty") => Response::new("").status(StatusCode::NO_CONTENT),
+        (_, "/unchanged") => Response::new("").status(StatusCode::NOT_MODIFIED),
         (_, "/close") => Response::text("bye").header(header::CONNECTION, HeaderValue::from_static("close")),
         (_, "/panic") => panic!("as told"),
         (method, path) => Response::text(format!("{method} {path}")),
@@ -197,7 +198,6 @@ fn raw_requests_have_exact_statuses() {
         ("GET / HTTP/1.0\r\n\r\n", &[200]),
         ("GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n", &[200]),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", &[200]),
-        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", &[200]),
         ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", &[200]),
         ("GET / HTTP/1.1\r\nHost: [::1]:80\r\nX:\t y \t\r\nEmpty:\r\n\r\n", &[200]),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", &[200, 200]),
@@ -229,6 +229,8 @@ fn raw_requests_have_exact_statuses() {
         ("GET / HTTP/1.1\r\nHost: a\r\n", &[400]),
         ("GET /\r\n\r\n", &[400]),
         ("GET / HTTP/x\r\n\r\n", &[400]),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+        ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", &[400]),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         ("GET b HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
@@ -269,6 +271,7 @@ fn raw_requests_have_exact_statuses() {
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi", &[400]),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", &[400]),
         // What has a status of its own.
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", &[501]),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", &[501]),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", &[501]),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", &[501]),
@@ -283,17 +286,31 @@ fn raw_requests_have_exact_statuses() {
         (&many_fields, &[431]),
         ("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n", &[500]),
     ];
-    let handle = serve_http(builder());
+    let (handle, calls) = serve_watched();
     for (request, expected) in cases {
         let replies = ask_all(handle.local_addr(), request.as_bytes());
         let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
         assert_eq!(statuses, *expected, "{:?}", &request[..request.len().min(200)]);
+        // The answer is the same however the request is cut.
+        for cut in [request.len() / 3, request.len() / 2, request.len().saturating_sub(2)] {
+            let cut = cut.min(1000);
+            let mut stream = connect(handle.local_addr());
+            let before = calls.load(SeqCst);
+            stream.write_all(&request.as_bytes()[..cut]).expect("it reads");
+            await_that("the piece is looked at", || cut == 0 || calls.load(SeqCst) > before);
+            // It may be answered and closed already.
+            let _ = stream.write_all(&request.as_bytes()[cut..]);
+            let _ = stream.shutdown(Shutdown::Write);
+            let cut_statuses: Vec<_> = receive_all(&stream).iter().map(|reply| reply.status).collect();
+            assert_eq!(cut_statuses, *expected, "{:?} cut at {cut}", &request[..request.len().min(200)]);
+        }
         // An error is the last that is said.
         if let Some(error) = replies.last().filter(|reply| reply.status >= 400) {
             assert_eq!(field(&error.head, "connection"), Some("close"), "{request:?}");
         }
     }
-    assert_eq!(handle.metrics().panics, 1);
+    // The one of the table, whole and cut.
+    assert_eq!(handle.metrics().panics, 4);
 }
 
 const PIPELINE: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n\
@@ -413,6 +430,8 @@ fn replies_have_what_rfc_9110_asks_for() {
     assert_eq!(field(&stream_head.head, "transfer-encoding"), Some("chunked"));
     let empty = ask(&stream, "GET /empty HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((empty.status, field(&empty.head, "content-length")), (204, None));
+    let unchanged = ask(&stream, "GET /unchanged HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((unchanged.status, field(&unchanged.head, "content-length")), (304, None));
     let kept = ask(&stream, "GET /x HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
     assert_eq!(field(&kept.head, "connection"), Some("keep-alive"));
     let last = ask(&stream, "GET /close HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -431,7 +450,11 @@ fn streamed_replies_are_chunked_and_for_old_clients_end_with_the_connection() {
     let old = ask(&stream, "GET /stream?100000 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(field(&old.head, "connection"), Some("close"));
     assert_eq!(old.body, vec![b'y'; 100_000]);
-    // One that breaks off has no end.
+    // One that breaks off is a reset.
+    let mut stream = connect(handle.local_addr());
+    stream.write_all(b"GET /broken HTTP/1.0\r\n\r\n").expect("it reads");
+    assert_eq!(rest(&stream), Err(io::ErrorKind::ConnectionReset));
+    // In chunks it has no end.
     let mut stream = connect(handle.local_addr());
     stream.write_all(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
     let text = String::from_utf8(rest(&stream).expect("an end")).expect("text");
@@ -446,7 +469,7 @@ fn a_client_that_takes_nothing_costs_no_worker() {
         let mut slow = connect(addr);
         slow.write_all(format!("GET /{path}?30000000 HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
             .expect("it reads");
-        await_that("its reply is under way", || handle.metrics().connections_parked == 1);
+        slow.peek(&mut [0]).expect("its reply is under way");
         let quick = connect(addr);
         assert_eq!(ask(&quick, "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").text(), "GET /quick");
         drop(quick);
@@ -487,6 +510,43 @@ fn a_body_that_is_not_read_is_passed_over_or_ends_the_connection() {
     stream.write_all(&[7; 50_000]).expect("it reads");
     let large = receive(&stream, false).expect("a reply").expect("a reply");
     assert_eq!((large.text().as_str(), field(&large.head, "connection")), ("read one", Some("close")));
+}
+
+#[test]
+fn a_long_reply_is_not_lost_to_what_its_client_still_sends() {
+    let handle = serve_http(builder());
+    let mut stream = connect(handle.local_addr());
+    // Longer than what the buffer holds, and not read by the handler.
+    let head = b"POST /big?3000000 HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+    stream.write_all(head).expect("it reads");
+    stream.write_all(&[7; 20_000]).expect("it reads");
+    stream.peek(&mut [0]).expect("the reply is under way");
+    stream.write_all(&[7; 180_000]).expect("it reads");
+    assert_eq!(receive(&stream, false).expect("a reply").expect("a reply").body.len(), 3_000_000);
+}
+
+#[test]
+fn bodies_have_a_minimum_rate_and_a_deadline() {
+    let brief = Duration::from_millis(400);
+    let rate = builder().io_timeout(brief).serve(Http::new(answer)).expect("it serves");
+    let deadline = builder().serve(Http::new(answer).body_timeout(brief)).expect("it serves");
+    for handle in [rate, deadline] {
+        let mut stream = connect(handle.local_addr());
+        let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+        stream.write_all(head).expect("it reads");
+        stream.write_all(&[7; 20_000]).expect("it reads");
+        let mut slow = stream.try_clone().expect("a handle");
+        // It never pauses for long, and never ends.
+        let sender = std::thread::spawn(move || {
+            while slow.write_all(b"x").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        let reply = receive(&stream, false).expect("a reply").expect("a reply");
+        assert_eq!((reply.status, handle.metrics().timed_out_io), (408, 1));
+        drop((stream, handle));
+        sender.join().expect("it ends");
+    }
 }
 
 #[test]

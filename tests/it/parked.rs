@@ -3,12 +3,16 @@
 use std::{
     io::{self, Read, Write},
     net::Shutdown,
-    sync::mpsc,
+    sync::{
+        Arc,
+        mpsc::{self, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use overfall::{Connection, Handler, Next, apps::Echo};
+use parking_lot::Mutex;
 use rustix::net::SendFlags;
 
 use crate::support::*;
@@ -210,4 +214,43 @@ fn many_pipelining_clients_are_all_served() {
             }
         });
     }
+}
+
+#[test]
+fn a_connection_that_is_ready_again_at_once_lets_those_go_first_who_came_before() {
+    let (entered, blocked) = channel();
+    let (open, gate) = channel::<()>();
+    let (entered, gate, order) = (Mutex::new(entered), Mutex::new(gate), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&order);
+    let handle = builder()
+        .workers(2)
+        .serve(move |connection: &mut Connection<'_>| {
+            let Some(&byte) = connection.input().first() else { return Ok(Next::Park) };
+            connection.consume(1);
+            seen.lock().push(byte);
+            if byte == b'!' {
+                entered.lock().send(()).expect("the test listens");
+                // A test that is over opens every gate.
+                let _ = gate.lock().recv();
+            }
+            Ok(Next::Park)
+        })
+        .unwrap();
+    let clients: Vec<_> = (0..3).map(|_| connect(handle.local_addr())).collect();
+    let say = |client: usize, byte: u8| (&clients[client]).write_all(&[byte]).unwrap();
+    (0..3).for_each(|client| say(client, b'.'));
+    await_that("all have come", || order.lock().len() == 3);
+    await_that("all are parked", || handle.metrics().connections_parked == 3);
+    say(0, b'!');
+    blocked.recv_timeout(PATIENCE).unwrap();
+    // The other worker takes the event of the first client's next byte, and then blocks as well.
+    say(0, b'1');
+    say(1, b'!');
+    blocked.recv_timeout(PATIENCE).unwrap();
+    say(2, b'2');
+    order.lock().clear();
+    open.send(()).unwrap();
+    await_that("both are served", || order.lock().len() == 2);
+    assert_eq!(*order.lock(), b"21");
+    open.send(()).unwrap();
 }

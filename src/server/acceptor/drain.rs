@@ -75,7 +75,7 @@ impl<H: Handler> Acceptor<H> {
                     continue;
                 }
                 match self.accept(index) {
-                    Ok(socket) => self.admit(Newcomer { socket, accepted: now }),
+                    Ok(socket) => self.admit(Newcomer { socket, accepted: now, late: false }),
                     Err(AcceptError::Connection(errno)) => self.pass_over(errno),
                     Err(AcceptError::Exhausted(errno)) => {
                         let pause = self.back_off(errno);

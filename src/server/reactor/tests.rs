@@ -212,11 +212,12 @@ fn an_event_of_a_closed_connection_does_not_reach_its_successor() {
     let (mut client, conn) = pair(&listener);
     assert!(matches!(reactor.park(conn, false, |_| true), Parking::Parked));
     client.write_all(b"x").unwrap();
-    let (old, flags) = reactor.wait().unwrap();
+    let event = reactor.wait(&mut Instant::now()).unwrap();
+    let old = event.key;
     reactor.visit_parked(|_, _| Visit::Take, drop);
     let (_successor, conn) = pair(&listener);
     assert!(matches!(reactor.park(conn, false, |_| true), Parking::Parked));
-    assert!(reactor.take((old, flags)).is_none());
+    assert!(reactor.take(event).is_none());
     reactor.visit_parked(
         |key, _| {
             assert_eq!((key.index, key.generation), (old.index, old.generation + 1));
