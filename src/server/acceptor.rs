@@ -165,8 +165,11 @@ impl<H: Handler> Acceptor<H> {
     }
 
     fn take_from(&mut self, index: usize) -> Result<Taken, Errno> {
-        for _ in 0..BATCH {
+        for taken in 0..BATCH {
             let now = Instant::now();
+            if taken > self.listeners[index].backlog() as usize {
+                self.admission.pressed(now);
+            }
             let full = self.full(now);
             // A full house is of no concern as long as nobody is at the door.
             if full.is_some() && !self.is_awaited(index) {
@@ -343,7 +346,7 @@ impl<H: Handler> Acceptor<H> {
         let usual = self.pool.service.config.backlog;
         for listener in &mut self.listeners {
             let loopback = listener.addr().ip().is_loopback();
-            let short = self.admission.short_backlog(loopback);
+            let short = self.admission.short_backlog(loopback, &self.pool.overload.pace);
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     admission::{Budget, Line, Pace, Target},
-    config::Config,
+    config::{Config, TARGET},
 };
 
 #[derive(Debug)]
@@ -48,25 +48,27 @@ impl Overload {
     }
 
     /// The wait that is aimed at now; none where nobody is to be shed.
-    pub(super) fn target(&self) -> Option<Target> {
+    fn target(&self) -> Option<Target> {
         self.target.map(|target| Target::new(target, &self.pace))
     }
 
-    /// The time as the lines want it.
-    pub(super) fn since_beginning(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
+    /// The longest wait of which the kernel need not be asked.
+    pub(super) fn unasked(&self) -> Duration {
+        self.target.unwrap_or(TARGET)
     }
 
     /// Whether a line stands.
     pub(super) fn line_stands(&self, now: Instant) -> bool {
-        let now = self.since_beginning(now);
+        let now = now.saturating_duration_since(self.began);
         self.target().is_some_and(|target| self.queued.stands(now, target) || self.ready.stands(now, target))
     }
 
-    /// Whether somebody who has waited so long in this line is to be shed.
-    pub(super) fn sheds(&self, line: &Line, wait: Duration, now: Instant, target: Target) -> bool {
-        let stands = || self.tight.load(Relaxed) || line.stands(self.since_beginning(now), target);
-        target.is_stale(wait) && stands()
+    /// Takes note of a wait in this line. Whether the one who waited is to be shed.
+    pub(super) fn sheds(&self, line: &Line, wait: Duration, now: Instant) -> bool {
+        let Some(target) = self.target() else { return false };
+        let now = now.saturating_duration_since(self.began);
+        line.waited(now, wait, target);
+        target.is_stale(wait) && (self.tight.load(Relaxed) || line.stands(now, target))
     }
 
     pub(super) fn limit(&self) -> usize {

@@ -61,6 +61,8 @@ pub(super) struct Reactor<S> {
     began: Instant,
     /// When no event was left in the kernel, in microseconds since `began`.
     emptied_us: AtomicU64,
+    /// When an event had come that was taken before all those that are left, in the same measure.
+    taken_us: AtomicU64,
 }
 
 /// Which slot, and which of the connections that have been in it.
@@ -147,6 +149,7 @@ impl<S> Reactor<S> {
             registered: AtomicUsize::new(0),
             began: Instant::now(),
             emptied_us: AtomicU64::new(0),
+            taken_us: AtomicU64::new(0),
         })
     }
 
@@ -205,8 +208,7 @@ impl<S> Reactor<S> {
         // Events that had to be waited for have only just come.
         let after = if events.len() < EVENTS && *now > called + BLOCKED { *now } else { emptied };
         if events.len() < EVENTS {
-            let us = now.saturating_duration_since(self.began).as_micros();
-            self.emptied_us.store(us as u64, Relaxed);
+            self.emptied_us.store(self.us(*now), Relaxed);
         }
         // The bell is heard at once: left to others, nobody would ring it again.
         let mut events = events.iter().filter_map(|event| {
@@ -227,6 +229,21 @@ impl<S> Reactor<S> {
             self.ready_count.store(ready.len(), SeqCst);
         }
         first
+    }
+
+    /// Says that the event that was just taken had come at this time. Events are taken in the order
+    /// in which they came, so that none that is left is older.
+    pub(super) fn had_come(&self, at: Instant) {
+        self.taken_us.store(self.us(at), Relaxed);
+    }
+
+    /// After which time the event has come.
+    pub(super) fn after(&self, event: &Event) -> Instant {
+        event.after.max(self.began + Duration::from_micros(self.taken_us.load(Relaxed)))
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_micros() as u64
     }
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker

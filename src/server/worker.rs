@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    admission::{Line, Target},
+    admission::Line,
     conn::{Conn, Phase},
     control::Room,
     exchange::{LINGER_CONNECTIONS, Outcome, Service},
@@ -255,17 +255,19 @@ impl<H: Handler> Worker<'_, H> {
             self.pool.announce_rest();
         }
         let conn = self.pool.reactor.take(event)?;
-        let wait = self.now.saturating_duration_since(event.after);
+        let wait = self.now.saturating_duration_since(self.pool.reactor.after(&event));
         let asks = matches!(conn.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
             && !(conn.again || conn.closing || conn.expired);
         let line = &self.pool.overload.ready;
-        match self.pool.overload.target() {
+        if asks && wait <= self.pool.overload.unasked() {
             // It may have come at any time since, but even so it was in time.
-            Some(target) if asks && wait <= target.0 => line.is_calm(),
-            Some(target) if asks && conn.wire.has_unread_input() => {
-                return self.sift(conn, line, Duration::ZERO, target);
+            line.is_calm();
+        } else if asks && conn.wire.has_unread_input() {
+            let info = TcpInfo::of(&conn.wire.socket);
+            if let Some(came) = info.and_then(|info| self.now.checked_sub(info.age)) {
+                self.pool.reactor.had_come(came);
             }
-            _ => {}
+            return self.sift(conn, line, Duration::ZERO, info);
         }
         Some(conn)
     }
@@ -289,16 +291,14 @@ impl<H: Handler> Worker<'_, H> {
             let wait = self.now.saturating_duration_since(accepted);
             let conn = Conn::new(socket, accepted);
             let line = &pool.overload.queued;
-            let conn = match pool.overload.target() {
-                Some(target) if late || wait > target.0 => self.sift(conn, line, wait, target),
-                _ => {
-                    line.is_calm();
-                    pool.service.control.counters.waited(wait);
-                    Some(conn)
-                }
-            };
-            if conn.is_some() {
-                return conn;
+            if !late && wait <= pool.overload.unasked() {
+                line.is_calm();
+                pool.service.control.counters.waited(wait);
+                return Some(conn);
+            }
+            let info = TcpInfo::of(&conn.wire.socket);
+            if let Some(conn) = self.sift(conn, line, wait, info) {
+                return Some(conn);
             }
         }
     }
@@ -310,11 +310,10 @@ impl<H: Handler> Worker<'_, H> {
         conn: Conn<H::State>,
         line: &Line,
         wait: Duration,
-        target: Target,
+        info: Option<TcpInfo>,
     ) -> Option<Conn<H::State>> {
         let pool = self.pool;
         let counters = &pool.service.control.counters;
-        let info = TcpInfo::of(&conn.wire.socket);
         if info.is_some_and(|info| info.gone) {
             counters.gone.count();
             pool.retire(conn);
@@ -322,10 +321,10 @@ impl<H: Handler> Worker<'_, H> {
         }
         let wait = info.map_or(wait, |info| wait.max(info.age));
         counters.waited(wait);
-        line.waited(pool.overload.since_beginning(self.now), wait, target);
-        let shed = pool.overload.sheds(line, wait, self.now, target);
         // Who has not asked for anything yet does not wait for an answer.
-        if shed && (!H::CLIENT_SPEAKS_FIRST || conn.wire.has_unread_input()) {
+        if pool.overload.sheds(line, wait, self.now)
+            && (!H::CLIENT_SPEAKS_FIRST || conn.wire.has_unread_input())
+        {
             counters.shed.count();
             let started = thread_cpu_time();
             pool.refuse(conn, Refusal::Shed, started);

@@ -8,6 +8,7 @@ mod full;
 mod http;
 mod limits;
 mod models;
+mod overload;
 mod parked;
 mod support;
 mod unhappy;

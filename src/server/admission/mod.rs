@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST_BURST: Duration = Duration::from_millis(400);
 /// How long the acceptor leaves newcomers alone between looks at them while it refuses. To be woken
 /// for each, and to wake its client for each, costs as much again as refusing it.
-const NAP: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_millis(2);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -132,6 +132,7 @@ impl Admission {
 
     /// What to do with the next newcomer, where there is room or not, and a line stands or not.
     pub(super) fn decide(&mut self, now: Instant, full: bool, stands: bool, budget: &mut Budget) -> Verdict {
+        let before = (self.overloaded, self.tight);
         if stands {
             self.overloaded = true;
             self.tight = true;
@@ -149,6 +150,9 @@ impl Admission {
             now
         });
         self.overloaded |= now - since >= PATIENCE;
+        if before != (self.overloaded, self.tight) {
+            tracing::debug!(tight = self.tight, "overloaded");
+        }
         if !self.overloaded {
             return Verdict::Wait(Some(since + PATIENCE));
         }
@@ -184,6 +188,9 @@ impl Admission {
         if self.overloaded && now < over {
             return Some(over);
         }
+        if self.overloaded {
+            tracing::debug!(tight = self.tight, "the overload is over");
+        }
         self.overloaded = false;
         self.tight = false;
         self.behind_since = None;
@@ -191,13 +198,20 @@ impl Admission {
         None
     }
 
-    /// The backlog to have while overloaded, none while not. `loopback`: handshakes take no time
-    /// there, so that a few places suffice. Elsewhere the backlog also limits the handshakes in
-    /// flight, and must hold what is admitted during the longest usual round trip, 100 ms.
-    pub(super) fn short_backlog(&self, loopback: bool) -> Option<u32> {
+    /// Says that the backlog was found full, so that the kernel has turned newcomers away.
+    pub(super) fn pressed(&mut self, now: Instant) {
+        self.last_full = now;
+    }
+
+    /// The backlog to have while overloaded, none while not: what can be served in two naps, so that
+    /// no worker becomes idle. `loopback`: handshakes take no time there. Elsewhere the backlog also
+    /// limits the handshakes in flight, and must hold what is admitted during the longest usual
+    /// round trip, 100 ms.
+    pub(super) fn short_backlog(&self, loopback: bool, pace: &Pace) -> Option<u32> {
         const FEW: u32 = 4;
+        let in_naps = 2.0 * self.workers as f64 * NAP.as_secs_f64() / pace.mean().as_secs_f64();
         let in_flight = if loopback { 0 } else { self.admitted_while_behind_in_patience() };
-        self.overloaded.then_some(in_flight.max(FEW))
+        self.overloaded.then_some(in_flight.max(in_naps as u32).max(FEW))
     }
 
     /// For how long newcomers have been refused, and for how long they have been left waiting.
@@ -234,6 +248,13 @@ mod tests {
         (Admission::new(on_full, 32, 2, Some(5 * MS), t), Budget::new(0.03, t))
     }
 
+    /// Requests that take 100 ms each.
+    fn slow() -> Pace {
+        let pace = Pace::new();
+        (0..200).for_each(|_| pace.took(100 * MS));
+        pace
+    }
+
     #[test]
     fn a_burst_waits_and_only_a_standing_line_is_refused() {
         let t = Instant::now();
@@ -245,7 +266,7 @@ mod tests {
         assert_eq!(decide(t + 50 * MS, false), Verdict::Admit);
         assert_eq!(decide(t + 99 * MS, true), Verdict::Wait(Some(t + PATIENCE)));
         assert_eq!(decide(t + 100 * MS, true), Verdict::Refuse);
-        assert_eq!(a.short_backlog(true), Some(4));
+        assert_eq!(a.short_backlog(true, &slow()), Some(4));
     }
 
     #[test]
@@ -285,9 +306,9 @@ mod tests {
         assert_eq!(a.decide(t + 120 * MS, true, false, &mut budget), Verdict::Wait(Some(t + 220 * MS)));
         assert_eq!(a.decide(t + 220 * MS, true, false, &mut budget), Verdict::Refuse);
         assert_eq!(a.caught_up(t + 230 * MS), Some(t + 320 * MS));
-        assert_eq!(a.short_backlog(true), Some(4));
+        assert_eq!(a.short_backlog(true, &slow()), Some(4));
         assert_eq!(a.caught_up(t + 320 * MS), None);
-        assert_eq!(a.short_backlog(true), None);
+        assert_eq!(a.short_backlog(true, &slow()), None);
     }
 
     #[test]
@@ -317,7 +338,7 @@ mod tests {
         let (mut a, mut budget) = admission(OnFull::Wait, t);
         a.decide(t, true, false, &mut budget);
         assert_eq!(a.decide(t + 500 * MS, true, false, &mut budget), Verdict::Wait(None));
-        assert_eq!(a.short_backlog(true), Some(4));
+        assert_eq!(a.short_backlog(true, &slow()), Some(4));
         let (mut a, mut budget) = admission(OnFull::DropOldest, t);
         assert_eq!(a.decide(t, true, false, &mut budget), Verdict::Wait(Some(t + PATIENCE)));
         assert_eq!(a.decide(t + 100 * MS, true, false, &mut budget), Verdict::Replace);
@@ -332,7 +353,7 @@ mod tests {
             a.admitted();
         }
         a.decide(t + 200 * MS, true, false, &mut budget);
-        assert_eq!(a.short_backlog(false), Some(200));
-        assert_eq!(a.short_backlog(true), Some(4));
+        assert_eq!(a.short_backlog(false, &slow()), Some(200));
+        assert_eq!(a.short_backlog(true, &slow()), Some(4));
     }
 }

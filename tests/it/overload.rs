@@ -1,0 +1,211 @@
+//! Overload: who is shed, who is told, and what is left of it afterwards.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    thread,
+    time::Duration,
+};
+
+use overfall::{
+    Handle, OnFull,
+    http::{Http, Request, Response},
+};
+use rustix::net::sockopt;
+
+use crate::support::*;
+
+/// Something that takes a while, by the wall clock.
+fn slow(_: &Request<'_>) -> Response {
+    thread::sleep(Duration::from_millis(2));
+    Response::text("done")
+}
+
+/// Asks on a kept connection until it is refused, or told to stop; the status of the last reply.
+fn keep_asking(handle: &Handle, stop: &AtomicBool) -> String {
+    let mut stream = connect(handle.local_addr());
+    let mut reply = [0; 512];
+    loop {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+        let length = stream.read(&mut reply).expect("a reply");
+        let status = String::from_utf8_lossy(&reply[..length.min(12)]).into_owned();
+        if status != "HTTP/1.1 200" || stop.load(Relaxed) {
+            return status;
+        }
+    }
+}
+
+#[test]
+fn kept_connections_that_wait_too_long_are_told_so() {
+    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
+    let stop = AtomicBool::new(false);
+    let ends: Vec<_> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
+        await_that("somebody is shed", || handle.metrics().shed > 0);
+        stop.store(true, Relaxed);
+        clients.into_iter().map(|client| client.join().expect("it ends well")).collect()
+    });
+    let told = ends.iter().filter(|&end| end == "HTTP/1.1 503").count() as u64;
+    let metrics = handle.metrics();
+    // Whoever was turned away was told, and the others were answered to the last.
+    assert_eq!(told, metrics.shed + metrics.refused_queue_full);
+    assert!(ends.iter().all(|end| ["HTTP/1.1 200", "HTTP/1.1 503"].contains(&end.as_str())), "{ends:?}");
+    assert_eq!(metrics.failed, 0);
+}
+
+#[test]
+fn without_a_target_nobody_is_shed() {
+    let server = builder().workers(1).queue(64).target(None);
+    let handle = server.serve(Http::new(slow)).expect("it serves");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
+        await_that("many are answered", || handle.metrics().answered > 500);
+        stop.store(true, Relaxed);
+        for client in clients {
+            assert_eq!(client.join().expect("it ends well"), "HTTP/1.1 200");
+        }
+    });
+    assert_eq!(handle.metrics().shed, 0);
+}
+
+#[test]
+fn the_oldest_in_the_queue_gives_way_where_that_is_wanted() {
+    let (handle, gate) = serve_lines(builder().workers(1).queue(1).on_full(OnFull::DropOldest));
+    let addr = handle.local_addr();
+    let first = connect(addr);
+    tell(&first, "block");
+    gate.await_blocked(1);
+    let second = connect(addr);
+    tell(&second, "say second");
+    await_that("the second waits", || handle.metrics().queue_depth == 1);
+    let third = connect(addr);
+    tell(&third, "say third");
+    assert!(rest(&second).is_err());
+    let metrics = handle.metrics();
+    assert_eq!((metrics.refused_oldest, metrics.refused_queue_full), (1, 0));
+    gate.open(1);
+    assert_eq!(hear(&third), "third");
+    assert_eq!(hear(&first), "unblocked");
+}
+
+#[test]
+fn who_is_gone_is_not_served() {
+    let (handle, gate) = serve_lines(builder().workers(1));
+    let addr = handle.local_addr();
+    let first = connect(addr);
+    tell(&first, "block");
+    gate.await_blocked(1);
+    let gone: Vec<_> = (0..5)
+        .map(|_| {
+            let client = connect(addr);
+            tell(&client, "say it to nobody");
+            client
+        })
+        .collect();
+    await_that("they wait", || handle.metrics().queue_depth == 5);
+    for client in gone {
+        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+    }
+    // Longer than the target, so that the kernel is asked.
+    thread::sleep(Duration::from_millis(20));
+    gate.open(1);
+    assert_eq!(hear(&first), "unblocked");
+    await_that("they are gone", || handle.metrics().gone == 5);
+    assert_eq!(handle.metrics().answered, 1);
+}
+
+#[test]
+fn one_stall_sheds_nobody() {
+    let (handle, gate) = serve_lines(builder().workers(1));
+    let addr = handle.local_addr();
+    let first = connect(addr);
+    tell(&first, "block");
+    gate.await_blocked(1);
+    let waiting: Vec<_> = (0..10)
+        .map(|n| {
+            let client = connect(addr);
+            tell(&client, &format!("say {n}"));
+            client
+        })
+        .collect();
+    await_that("they wait", || handle.metrics().queue_depth == 10);
+    // Longer than twice the target and than the interval.
+    thread::sleep(Duration::from_millis(250));
+    gate.open(1);
+    for (n, client) in waiting.iter().enumerate() {
+        assert_eq!(hear(client), n.to_string());
+    }
+    assert_eq!(handle.metrics().shed, 0);
+}
+
+#[test]
+fn after_an_overload_everybody_is_served_again() {
+    let (handle, gate) = serve_lines(builder().workers(1).queue(2));
+    let addr = handle.local_addr();
+    for round in 1..=2 {
+        let blocked = connect(addr);
+        tell(&blocked, "block");
+        gate.await_blocked(1);
+        let queued = [connect(addr), connect(addr)];
+        await_that("the queue is full", || handle.metrics().queue_depth == 2);
+        let refused = connect(addr);
+        assert!(rest(&refused).is_err());
+        gate.open(1);
+        assert_eq!(hear(&blocked), "unblocked");
+        drop(queued);
+        for _ in 0..20 {
+            assert_eq!(ask(&connect(addr), "say hello"), "hello");
+        }
+        assert_eq!(handle.metrics().refused_queue_full, round);
+    }
+    let metrics = handle.metrics();
+    assert!(metrics.refusing > Duration::ZERO, "{metrics}");
+    assert!(metrics.refusal_cost > Duration::ZERO);
+}
+
+#[test]
+fn a_flood_over_the_budget_is_left_to_the_kernel_and_ends() {
+    let handle = builder().workers(1).refusal_budget(0.0).serve(Http::new(slow)).expect("it serves");
+    let addr = handle.local_addr();
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let flood = |_| {
+        let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+        thread::spawn(move || {
+            while !stop.load(Relaxed) {
+                // The kernel may not take it.
+                let Ok(mut stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(300)) else {
+                    continue;
+                };
+                stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+                let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                if asked.is_ok() && stream.read(&mut [0; 12]).is_ok_and(|count| count == 12) {
+                    answered.fetch_add(1, SeqCst);
+                }
+            }
+        })
+    };
+    let flood: Vec<_> = (0..64).map(flood).collect();
+    await_that("the kernel turns them away", || handle.metrics().waiting > Duration::ZERO);
+    stop.store(true, Relaxed);
+    flood.into_iter().for_each(|client| client.join().expect("it ends well"));
+    assert_eq!(handle.metrics().refused_queue_full, 0);
+    assert!(answered.load(SeqCst) > 0);
+    assert_eq!(ask_once(addr), "HTTP/1.1 200");
+}
+
+fn ask_once(addr: std::net::SocketAddr) -> String {
+    let mut stream = connect(addr);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("a reply");
+    String::from_utf8_lossy(&status).into_owned()
+}
