@@ -33,6 +33,7 @@
 //! user switches it off.
 
 pub mod apps;
+pub mod balance;
 pub mod dial;
 mod error;
 pub mod http;

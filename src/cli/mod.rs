@@ -1,7 +1,9 @@
 //! The command line: a file for each command, with its flags and what it prints.
 
+mod balance;
 mod bench;
 mod dial;
+mod pool;
 mod serve;
 mod values;
 
@@ -24,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Balance(balance::Args),
     Dial(dial::Args),
     Bench(bench::Args),
 }
@@ -43,6 +46,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Balance(args) => balance::run(args),
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
     };

@@ -28,6 +28,8 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Conn<S> {
     pub(super) wire: Wire,
+    /// A second descriptor whose events are this connection's too.
+    pub(super) second: Option<Second>,
     /// None before the handler's `open`, and once it lingers.
     pub(super) state: Option<S>,
     /// Unread input while parked.
@@ -57,6 +59,34 @@ pub(super) struct Conn<S> {
 /// time.
 pub(super) const GRACE: Duration = Duration::from_millis(50);
 
+/// What a handler has attached to a connection: the other side of a relay, or something that it
+/// waits for.
+#[derive(Debug)]
+pub(crate) struct Second {
+    pub(crate) wire: Wire,
+    /// How long it may take until it is ready for the first time; none once it was.
+    pub(crate) awaited: Option<Duration>,
+    pub(super) registered: bool,
+    pub(super) wants_output: bool,
+}
+
+impl Second {
+    pub(super) fn new(socket: OwnedFd, awaited: Duration) -> Self {
+        let wire = Wire::new(socket);
+        Self { wire, awaited: Some(awaited), registered: false, wants_output: false }
+    }
+
+    fn phase(&self) -> Phase {
+        if self.awaited.is_some() {
+            Phase::Request
+        } else if self.wire.is_flushed() {
+            Phase::Idle
+        } else {
+            Phase::Reply
+        }
+    }
+}
+
 impl<S> Conn<S> {
     /// Whether nothing is under way, so that closing cuts nothing off.
     pub(super) fn may_end(&self, now: Instant) -> bool {
@@ -70,6 +100,7 @@ impl<S> Conn<S> {
     pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
         Self {
             wire: Wire::new(socket),
+            second: None,
             state: None,
             input: Vec::new(),
             phase: Phase::FirstByte,
@@ -90,6 +121,7 @@ impl<S> Conn<S> {
         let phase = match self.phase {
             Phase::Linger => Phase::Linger,
             _ if !self.wire.is_flushed() => Phase::Reply,
+            _ if let Some(second) = &self.second => second.phase(),
             _ if !self.input.is_empty() => Phase::Request,
             _ if self.wire.heard => Phase::Idle,
             _ => Phase::FirstByte,
@@ -98,13 +130,18 @@ impl<S> Conn<S> {
             || match phase {
                 Phase::Linger | Phase::FirstByte => false,
                 Phase::Request => self.wire.consumed,
-                Phase::Idle | Phase::Reply => self.wire.moved,
+                Phase::Idle | Phase::Reply => {
+                    self.wire.moved || self.second.as_ref().is_some_and(|second| second.wire.moved)
+                }
             };
         if anew {
             self.since = now;
         }
         self.phase = phase;
         self.wire.moved = false;
+        if let Some(second) = &mut self.second {
+            second.wire.moved = false;
+        }
         self.wire.consumed = false;
     }
 
@@ -115,6 +152,7 @@ impl<S> Conn<S> {
 
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         let timeout = match self.phase {
+            Phase::Request if let Some(Second { awaited: Some(timeout), .. }) = self.second => timeout,
             Phase::FirstByte => config.first_byte_timeout,
             Phase::Idle => config.idle_timeout,
             Phase::Request | Phase::Reply => config.io_timeout,

@@ -2,17 +2,15 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::SocketAddr,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::PollFlags,
-    io::Errno,
-    net::{self, sockopt},
-};
+use rustix::{event::PollFlags, io::Errno, net};
 
 use super::{
     config::Config,
+    conn::Second,
     control::Control,
     wire::{INPUT_LIMIT, Input, Wire},
 };
@@ -29,6 +27,7 @@ use crate::wait::wait_until;
 /// write wait.
 pub struct Connection<'a> {
     wire: &'a mut Wire,
+    second: &'a mut Option<Second>,
     input: &'a mut Input,
     config: &'a Config,
     control: &'a Control,
@@ -41,11 +40,12 @@ impl<'a> Connection<'a> {
 
     pub(super) fn new(
         wire: &'a mut Wire,
+        second: &'a mut Option<Second>,
         input: &'a mut Input,
         config: &'a Config,
         control: &'a Control,
     ) -> Self {
-        Self { wire, input, config, control, deadline: None }
+        Self { wire, second, input, config, control, deadline: None }
     }
 
     /// Reads what has come into [`input`](Self::input), at most as much as there is room for, and
@@ -105,13 +105,23 @@ impl<'a> Connection<'a> {
 
     /// Whether closing is to be a reset, so that a reply that breaks off is not taken for whole.
     pub(crate) fn reset_on_close(&mut self, reset: bool) {
-        // Where it fails, the client gets an end of stream, which is the best that is left.
-        let _ = sockopt::set_socket_linger(&self.wire.socket, reset.then_some(Duration::ZERO));
+        self.wire.reset_on_close(reset);
     }
 
     /// The same connection for a shorter while, with a deadline of its own.
     pub(crate) fn reborrow(&mut self) -> Connection<'_> {
-        Connection::new(self.wire, self.input, self.config, self.control)
+        Connection::new(self.wire, self.second, self.input, self.config, self.control)
+    }
+
+    /// Makes the events of this descriptor the connection's too: `ready` is called for either, and
+    /// does all the reading. It must be ready within this time for the first time.
+    pub(crate) fn attach(&mut self, socket: OwnedFd, within: Duration) {
+        *self.second = Some(Second::new(socket, within));
+    }
+
+    /// The client's side, what is attached, and a buffer for what is read.
+    pub(crate) fn pair(&mut self) -> Option<(&mut Wire, &mut Second, &mut Input)> {
+        Some((self.wire, self.second.as_mut()?, self.input))
     }
 
     pub(crate) fn io_timeout(&self) -> Duration {

@@ -12,7 +12,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::{
     config::Config,
-    conn::{Conn, GRACE, Phase},
+    conn::{Conn, GRACE, Phase, Second},
     connection::Connection,
     control::Control,
     handler::{Handler, Next, Refusal},
@@ -74,29 +74,34 @@ impl<H: Handler> Service<H> {
         mut expired: bool,
         others_wait: &mut dyn FnMut() -> bool,
     ) -> Result<Outcome, End> {
-        if !conn.wire.flush()? {
+        if conn.second.is_none() && !conn.wire.flush()? {
             return Ok(Outcome::Park);
         }
         if conn.closing {
             return Ok(self.close(conn, input));
         }
         if conn.state.is_none() {
-            conn.state = Some(self.call(&mut conn.wire, input, |c| self.handler.open(c))?);
+            conn.state = Some(self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.open(c))?);
             if conn.wire.wrote {
                 self.control.counters.answered.count();
             }
+        }
+        if conn.second.is_some() {
+            return self.serve_both(conn, input, expired, others_wait);
         }
         let mut again = mem::take(&mut conn.again);
         loop {
             let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
             let had_ended = conn.wire.ended;
-            let came = Connection::new(&mut conn.wire, input, &self.config, &self.control).fill()?;
+            let came = Connection::new(&mut conn.wire, &mut conn.second, input, &self.config, &self.control)
+                .fill()?;
             let consumed = mem::take(&mut conn.wire.consumed);
             let next = if came > 0 || again || conn.wire.ended != had_ended {
                 expired = false;
-                self.call(&mut conn.wire, input, |c| self.handler.ready(c, state))?
+                self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.ready(c, state))?
             } else if mem::take(&mut expired) {
-                let next = self.call(&mut conn.wire, input, |c| self.handler.expired(c, state))?;
+                let next =
+                    self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.expired(c, state))?;
                 if next == Next::Close {
                     self.count_timeout(conn.phase);
                 }
@@ -135,6 +140,42 @@ impl<H: Handler> Service<H> {
             }
             if conn.wire.drained && !conn.wire.ended && !input.is_full() {
                 return Ok(Outcome::Park);
+            }
+        }
+    }
+
+    /// The same with a second descriptor attached, for either of which there was an event. The
+    /// handler does the reading and writing.
+    fn serve_both(
+        &self,
+        conn: &mut Conn<H::State>,
+        input: &mut Input,
+        mut expired: bool,
+        others_wait: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, End> {
+        conn.again = false;
+        loop {
+            let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
+            let call = |connection: &mut Connection<'_>| match expired {
+                true => self.handler.expired(connection, state),
+                false => self.handler.ready(connection, state),
+            };
+            let next = self.call(&mut conn.wire, &mut conn.second, input, call)?;
+            if expired && next == Next::Close {
+                self.count_timeout(conn.phase);
+            }
+            if mem::take(&mut expired) {
+                conn.since = Instant::now();
+            }
+            if next == Next::Close || self.control.is_cut() {
+                return Ok(Outcome::Close);
+            }
+            if next == Next::Park {
+                return Ok(Outcome::Park);
+            }
+            if others_wait() {
+                conn.again = true;
+                return Ok(Outcome::Yield);
             }
         }
     }
@@ -235,7 +276,8 @@ impl<H: Handler> Service<H> {
     fn linger(&self, conn: &mut Conn<H::State>, input: &mut Input) -> Outcome {
         while conn.lingered <= LINGER_BYTES {
             input.load(Vec::new());
-            match Connection::new(&mut conn.wire, input, &self.config, &self.control).fill() {
+            match Connection::new(&mut conn.wire, &mut conn.second, input, &self.config, &self.control).fill()
+            {
                 Ok(0) if conn.wire.ended => return Outcome::Close,
                 Ok(count) => conn.lingered += count,
                 // Its reply was sent; what the client does after that is no failure.
@@ -260,11 +302,12 @@ impl<H: Handler> Service<H> {
     fn call<T>(
         &self,
         wire: &mut Wire,
+        second: &mut Option<Second>,
         input: &mut Input,
         handler: impl FnOnce(&mut Connection<'_>) -> io::Result<T>,
     ) -> Result<T, End> {
         wire.wrote = false;
-        let mut connection = Connection::new(wire, input, &self.config, &self.control);
+        let mut connection = Connection::new(wire, second, input, &self.config, &self.control);
         let result =
             catch_unwind(AssertUnwindSafe(|| handler(&mut connection))).map_err(|_| End::Panicked)?;
         Ok(result?)

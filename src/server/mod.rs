@@ -46,6 +46,10 @@ pub use self::{
     handler::{Handler, Next, Refusal},
     metrics::Metrics,
 };
+pub(crate) use self::{
+    conn::Second,
+    wire::{Input, Wire},
+};
 use crate::error::{Error, Result};
 
 /// A TCP server that runs a [`Handler`] on a fixed pool of threads.

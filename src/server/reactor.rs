@@ -31,7 +31,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::conn::Conn;
+use super::conn::{Conn, Second};
 use crate::wait::Bell;
 
 /// Slots are made in chunks as they are first needed.
@@ -42,6 +42,8 @@ const EVENTS: usize = 16;
 const BLOCKED: Duration = Duration::from_micros(100);
 /// The key of the bell; no slot's, since their index would be beyond the last.
 const BELL: u64 = u64::MAX;
+/// In a key: the event is the second descriptor's. No index is as large.
+const SECOND: u64 = 1 << 31;
 
 type Chunk<S> = Box<[Mutex<Slot<S>>]>;
 
@@ -72,11 +74,33 @@ pub(super) struct Key {
     generation: u32,
 }
 
+/// What has happened to a connection's socket, and to the second one where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags {
+    first: EventFlags,
+    second: EventFlags,
+}
+
+impl Flags {
+    const NONE: Self = Self { first: EventFlags::empty(), second: EventFlags::empty() };
+
+    fn and(self, other: Self) -> Self {
+        Self { first: self.first | other.first, second: self.second | other.second }
+    }
+
+    fn tell<S>(self, conn: &mut Conn<S>) {
+        conn.wire.note(self.first);
+        if let Some(second) = &mut conn.second {
+            second.wire.note(self.second);
+        }
+    }
+}
+
 /// A connection has input, or room for output, or has ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Event {
     pub(super) key: Key,
-    pub(super) flags: EventFlags,
+    pub(super) flags: Flags,
     /// It came after this.
     pub(super) after: Instant,
 }
@@ -113,15 +137,15 @@ enum Holds<S> {
     Nothing,
     Parked(Conn<S>),
     /// The connection is with a worker; events that have come meanwhile.
-    Running(EventFlags),
+    Running(Flags),
 }
 
 impl<S> Holds<S> {
     /// The events that came while the connection was with a worker.
-    fn take_events(&mut self) -> EventFlags {
+    fn take_events(&mut self) -> Flags {
         match self {
-            Self::Running(flags) => mem::replace(flags, EventFlags::empty()),
-            Self::Nothing | Self::Parked(_) => EventFlags::empty(),
+            Self::Running(flags) => mem::replace(flags, Flags::NONE),
+            Self::Nothing | Self::Parked(_) => Flags::NONE,
         }
     }
 }
@@ -218,7 +242,12 @@ impl<S> Reactor<S> {
                     self.rung.store(false, SeqCst);
                     None
                 }
-                data => Some(Event { key: Key::from_u64(data), flags, after }),
+                data => {
+                    let first = Flags { first: flags, ..Flags::NONE };
+                    let second = Flags { second: flags, ..Flags::NONE };
+                    let flags = if data & SECOND == 0 { first } else { second };
+                    Some(Event { key: Key::from_u64(data & !SECOND), flags, after })
+                }
             }
         });
         let first = events.next();
@@ -253,13 +282,13 @@ impl<S> Reactor<S> {
         if slot.generation != key.generation {
             return None;
         }
-        match mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty())) {
+        match mem::replace(&mut slot.holds, Holds::Running(Flags::NONE)) {
             Holds::Parked(mut conn) => {
-                conn.wire.note(flags);
+                flags.tell(&mut conn);
                 Some(conn)
             }
             Holds::Running(earlier) => {
-                slot.holds = Holds::Running(earlier | flags);
+                slot.holds = Holds::Running(earlier.and(flags));
                 None
             }
             Holds::Nothing => {
@@ -286,8 +315,8 @@ impl<S> Reactor<S> {
         let mut slot = slot.lock();
         let missed = slot.holds.take_events();
         // On its way to the end of the line, a missed event makes no difference.
-        conn.wire.note(missed);
-        let staying = (wake || missed.is_empty()) && stay(&conn);
+        missed.tell(&mut conn);
+        let staying = (wake || missed == Flags::NONE) && stay(&conn);
         let registered = if staying { self.register(&mut conn, first, key, wake) } else { Ok(()) };
         if staying && registered.is_ok() {
             if first {
@@ -318,6 +347,22 @@ impl<S> Reactor<S> {
             epoll::modify(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
         }
         conn.wants_output |= output;
+        match &mut conn.second {
+            Some(second) => self.register_second(second, key),
+            None => Ok(()),
+        }
+    }
+
+    fn register_second(&self, second: &mut Second, key: Key) -> rustix::io::Result<()> {
+        let output = second.awaited.is_some() || !second.wire.is_flushed();
+        let data = EventData::new_u64(key.to_u64() | SECOND);
+        if !second.registered {
+            epoll::add(&self.epoll, &second.wire.socket, data, interest(output))?;
+        } else if output && !second.wants_output {
+            epoll::modify(&self.epoll, &second.wire.socket, data, interest(output))?;
+        }
+        second.registered = true;
+        second.wants_output |= output;
         Ok(())
     }
 
@@ -373,7 +418,7 @@ impl<S> Reactor<S> {
             }
             Visit::Take => {}
         }
-        let holds = mem::replace(&mut slot.holds, Holds::Running(EventFlags::empty()));
+        let holds = mem::replace(&mut slot.holds, Holds::Running(Flags::NONE));
         drop(slot);
         let Holds::Parked(mut conn) = holds else { return None };
         self.release(&mut conn);
@@ -403,7 +448,7 @@ impl<S> Reactor<S> {
             }
         };
         let mut slot = self.slot(Key { index, generation: 0 })?.lock();
-        slot.holds = Holds::Running(EventFlags::empty());
+        slot.holds = Holds::Running(Flags::NONE);
         Some(Key { index, generation: slot.generation })
     }
 

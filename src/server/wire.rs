@@ -1,11 +1,13 @@
-use std::{mem, os::fd::OwnedFd, sync::Arc};
+use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::{
     buffer::spare_capacity,
     event::epoll::EventFlags,
     io::Errno,
-    net::{self, SendFlags},
+    net::{self, SendFlags, sockopt},
 };
+
+use super::tcp_info::TcpInfo;
 
 /// The most input that is held for a connection whose handler does not take it.
 pub(super) const INPUT_LIMIT: usize = 16 * 1024;
@@ -13,7 +15,7 @@ pub(super) const INPUT_LIMIT: usize = 16 * 1024;
 const OUTPUT_LIMIT: usize = 256 * 1024;
 /// A worker's scratch buffer for input: read, but not yet consumed.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     bytes: Vec<u8>,
     consumed: usize,
 }
@@ -23,11 +25,11 @@ impl Input {
         Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0 }
     }
 
-    pub(super) fn unread(&self) -> &[u8] {
+    pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes[self.consumed..]
     }
 
-    pub(super) fn consume(&mut self, amount: usize) {
+    pub(crate) fn consume(&mut self, amount: usize) {
         assert!(amount <= self.unread().len(), "{amount} bytes consumed of {}", self.unread().len());
         self.consumed += amount;
         if self.consumed == self.bytes.len() {
@@ -47,7 +49,7 @@ impl Input {
         INPUT_LIMIT - self.bytes.len()
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.consumed = 0;
     }
@@ -66,18 +68,18 @@ impl Input {
 
 /// The socket and what is known about its two directions.
 #[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) socket: Arc<OwnedFd>,
+pub(crate) struct Wire {
+    pub(crate) socket: Arc<OwnedFd>,
     /// What the socket has not taken yet.
     output: Vec<u8>,
     /// The client has sent a byte.
     pub(super) heard: bool,
     /// End of the stream was read.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
     /// An event said that the end of the stream has come, so a short read is not the last.
     end_announced: bool,
     /// Nothing more can be read now; the next input makes an event.
-    pub(super) drained: bool,
+    pub(crate) drained: bool,
     /// Bytes went in or out since it was last parked.
     pub(super) moved: bool,
     /// Input was consumed since it was last parked.
@@ -88,6 +90,8 @@ pub(super) struct Wire {
     pub(super) timed_out: bool,
     /// The client has announced more than has come.
     pub(super) expects_more: bool,
+    /// Reading or writing has failed.
+    failed: bool,
 }
 
 impl Wire {
@@ -104,6 +108,7 @@ impl Wire {
             wrote: false,
             timed_out: false,
             expects_more: false,
+            failed: false,
         }
     }
 
@@ -115,7 +120,7 @@ impl Wire {
 
     /// A short read means drained, unless the end of the stream came with the data: both arrive
     /// as one edge (`epoll(7)`).
-    pub(super) fn fill(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
+    pub(crate) fn fill(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
         let room = input.room();
         if room == 0 {
             return Ok(0);
@@ -138,13 +143,16 @@ impl Wire {
                     return Ok(0);
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
             }
         }
     }
 
     /// Sends what the socket takes at once.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
         self.wrote = true;
         loop {
             match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
@@ -154,13 +162,16 @@ impl Wire {
                 }
                 Err(Errno::AGAIN) => return Ok(0),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
             }
         }
     }
 
     /// Sends as much of the kept output as the socket takes; whether that was all.
-    pub(super) fn flush(&mut self) -> rustix::io::Result<bool> {
+    pub(crate) fn flush(&mut self) -> rustix::io::Result<bool> {
         while !self.output.is_empty() {
             let output = mem::take(&mut self.output);
             let sent = self.send(&output);
@@ -176,14 +187,29 @@ impl Wire {
     }
 
     /// Keeps as much of the bytes as there is room for, to be flushed later; how many.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> usize {
         let kept = bytes.len().min(OUTPUT_LIMIT - self.output.len());
         self.output.extend_from_slice(&bytes[..kept]);
         kept
     }
 
-    pub(super) fn is_flushed(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty()
+    }
+
+    /// Whether closing is to be a reset, so that what breaks off is not taken for whole.
+    pub(crate) fn reset_on_close(&self, reset: bool) {
+        // Where it fails, the other side gets an end of stream, which is the best that is left.
+        let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether the other side has reset the connection, of which an event has told.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.end_announced && TcpInfo::of(&self.socket).is_some_and(|info| info.gone)
     }
 
     /// Whether closing now would turn into a reset, which takes the reply with it.

@@ -257,7 +257,7 @@ impl<H: Handler> Worker<'_, H> {
         let conn = self.pool.reactor.take(event)?;
         let wait = self.now.saturating_duration_since(self.pool.reactor.after(&event));
         let asks = matches!(conn.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
-            && !(conn.again || conn.closing || conn.expired);
+            && !(conn.again || conn.closing || conn.expired || conn.second.is_some());
         let line = &self.pool.overload.ready;
         if asks && wait <= self.pool.overload.unasked() {
             // It may have come at any time since, but even so it was in time.

@@ -1,0 +1,128 @@
+//! Which upstream gets the next connection: policy alone, on plain numbers.
+
+/// How connections are spread over the upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The one with the fewest connections for its weight; in turn where several have.
+    LeastConnections,
+    /// In turn, as often as the weights say, and evenly (nginx's smooth weighted round-robin).
+    RoundRobin,
+}
+
+/// What selection knows of an upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) weight: u32,
+    pub(super) open: usize,
+    /// It may be chosen now.
+    pub(super) eligible: bool,
+}
+
+/// Remembers whose turn it is.
+#[derive(Debug)]
+pub(super) struct Selection {
+    policy: Policy,
+    /// What each has in credit (smooth round-robin).
+    credits: Vec<i64>,
+    next: usize,
+}
+
+impl Selection {
+    pub(super) fn new(policy: Policy, upstreams: usize) -> Self {
+        Self { policy, credits: vec![0; upstreams], next: 0 }
+    }
+
+    /// The next one of those that are eligible, if any is.
+    pub(super) fn choose(&mut self, candidates: &[Candidate]) -> Option<usize> {
+        let chosen = match self.policy {
+            Policy::LeastConnections => self.least(candidates),
+            Policy::RoundRobin => self.in_turn(candidates),
+        }?;
+        self.next = (chosen + 1) % candidates.len();
+        Some(chosen)
+    }
+
+    fn least(&self, candidates: &[Candidate]) -> Option<usize> {
+        let count = candidates.len();
+        let in_turn = (0..count).map(|step| (self.next + step) % count);
+        let eligible = in_turn.filter(|&index| candidates[index].eligible);
+        // The first of several that are equal: open connections after this one, for each weight.
+        eligible.min_by(|&a, &b| {
+            let load = |index: usize| candidates[index].open as u64 + 1;
+            let weight = |index: usize| u64::from(candidates[index].weight);
+            (load(a) * weight(b)).cmp(&(load(b) * weight(a)))
+        })
+    }
+
+    fn in_turn(&mut self, candidates: &[Candidate]) -> Option<usize> {
+        let mut total = 0;
+        let mut best = None;
+        for (index, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.eligible) {
+            total += i64::from(candidate.weight);
+            self.credits[index] += i64::from(candidate.weight);
+            if best.is_none_or(|best: usize| self.credits[index] > self.credits[best]) {
+                best = Some(index);
+            }
+        }
+        if let Some(best) = best {
+            self.credits[best] -= total;
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(weights: &[u32]) -> Vec<Candidate> {
+        weights.iter().map(|&weight| Candidate { weight, open: 0, eligible: true }).collect()
+    }
+
+    /// Chooses so often, and counts each connection as open.
+    fn spread(policy: Policy, candidates: &mut [Candidate], times: usize) -> Vec<usize> {
+        let mut selection = Selection::new(policy, candidates.len());
+        for _ in 0..times {
+            let chosen = selection.choose(candidates).unwrap();
+            candidates[chosen].open += 1;
+        }
+        candidates.iter().map(|candidate| candidate.open).collect()
+    }
+
+    #[test]
+    fn connections_are_spread_by_weight() {
+        for policy in [Policy::LeastConnections, Policy::RoundRobin] {
+            assert_eq!(spread(policy, &mut candidates(&[1, 1, 1]), 9), [3, 3, 3]);
+            assert_eq!(spread(policy, &mut candidates(&[5, 1, 2]), 16), [10, 2, 4]);
+        }
+    }
+
+    #[test]
+    fn the_weighted_turns_are_even() {
+        let mut selection = Selection::new(Policy::RoundRobin, 3);
+        let candidates = candidates(&[5, 1, 1]);
+        let turns: Vec<_> = (0..7).map(|_| selection.choose(&candidates).unwrap()).collect();
+        assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn the_least_loaded_comes_first_and_equals_take_turns() {
+        let mut selection = Selection::new(Policy::LeastConnections, 3);
+        let mut candidates = candidates(&[1, 1, 1]);
+        candidates[0].open = 2;
+        let turns: Vec<_> = (0..4).map(|_| selection.choose(&candidates).unwrap()).collect();
+        assert_eq!(turns, [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn only_the_eligible_are_chosen() {
+        for policy in [Policy::LeastConnections, Policy::RoundRobin] {
+            let mut selection = Selection::new(policy, 3);
+            let mut candidates = candidates(&[1, 1, 1]);
+            candidates[1].eligible = false;
+            assert!((0..10).all(|_| selection.choose(&candidates) != Some(1)));
+            candidates.iter_mut().for_each(|candidate| candidate.eligible = false);
+            assert_eq!(selection.choose(&candidates), None);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use std::{fmt, process::ExitCode, time::Duration};
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
+use overfall::{
+    Handle,
+    balance::{self, AllDown, Balancer, Config, Policy, UpstreamConfig},
+};
+
+use super::{
+    pool::{self, PoolArgs, Running},
+    values,
+};
+
+/// Spread TCP connections over upstreams, with a limit to what each gets and a bounded line.
+///
+/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the upstreams and the
+/// counters.
+#[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// HOST:PORT, or HOST:PORT=WEIGHT for more than one share
+    #[arg(value_name = "UPSTREAM", required = true)]
+    upstreams: Vec<UpstreamConfig>,
+    /// How connections are spread
+    #[arg(long, default_value = "least-connections", value_parser = policy_parser())]
+    policy: Policy,
+    /// Connections that one upstream may have at once [default: no limit]
+    #[arg(long, value_name = "N")]
+    max_connections_per_upstream: Option<usize>,
+    /// Connections that may wait for a place at an upstream
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    line: usize,
+    /// How long they may wait for it
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = humantime::parse_duration)]
+    queue_timeout: Duration,
+    /// How long connecting to an upstream may take
+    #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
+    connect_timeout: Duration,
+    /// While all upstreams are down: refuse connections, or try them anyway
+    #[arg(long, default_value = "refuse", value_parser = all_down_parser())]
+    all_down: AllDown,
+    /// How often each upstream is checked; a check may take a quarter of it
+    #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
+    check_interval: Duration,
+    /// What a check sends; escapes such as \r\n are understood [default: nothing]
+    #[arg(long, value_name = "TEXT", value_parser = values::text)]
+    check_send: Option<std::vec::Vec<u8>>,
+    /// What the reply to a check must begin with [default: a connection is enough]
+    #[arg(long, value_name = "TEXT", value_parser = values::text)]
+    check_expect: Option<std::vec::Vec<u8>>,
+    /// Checks in a row that must succeed for an upstream to be up again
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    rise: u32,
+    /// Checks and connects in a row that must fail for it to be down
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    fall: u32,
+}
+
+fn policy_parser() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(["least-connections", "round-robin"])
+        .map(|name| if name == "round-robin" { Policy::RoundRobin } else { Policy::LeastConnections })
+}
+
+fn all_down_parser() -> impl TypedValueParser<Value = AllDown> {
+    PossibleValuesParser::new(["refuse", "try"])
+        .map(|name| if name == "try" { AllDown::Try } else { AllDown::Refuse })
+}
+
+/// Runs the balancer until a signal ends it.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config {
+        upstreams: args.upstreams,
+        policy: args.policy,
+        max_connections_per_upstream: args.max_connections_per_upstream.unwrap_or(usize::MAX),
+        line: args.line,
+        queue_timeout: args.queue_timeout,
+        connect_timeout: args.connect_timeout,
+        all_down: args.all_down,
+        check_interval: args.check_interval,
+        check_send: args.check_send.unwrap_or_default(),
+        check_expect: args.check_expect,
+        rise: args.rise,
+        fall: args.fall,
+        busy_reply: args.pool.busy_reply.clone(),
+    };
+    let builder = args.pool.builder("127.0.0.1:8000");
+    pool::run(&args.pool, || balance::serve(builder, config))
+}
+
+impl Running for Balancer {
+    fn handle(&self) -> &Handle {
+        Balancer::handle(self)
+    }
+
+    fn status(&self) -> impl fmt::Display {
+        Status(self.snapshot(), self.handle().metrics())
+    }
+}
+
+struct Status(balance::Snapshot, overfall::Metrics);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(snapshot, metrics) = self;
+        let mut table = Table::new();
+        table.load_style(NOTHING).force_no_tty();
+        table.set_header([
+            "upstream",
+            "state",
+            "open",
+            "connecting",
+            "connected",
+            "failed",
+            "connect",
+            "sent",
+            "received",
+        ]);
+        for upstream in &snapshot.upstreams {
+            let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+            table.add_row([
+                Cell::new(&upstream.name),
+                Cell::new(if upstream.up { "up" } else { "down" }),
+                number(upstream.open.to_string()),
+                number(upstream.connecting.to_string()),
+                number(upstream.connected.to_string()),
+                number(upstream.failed.to_string()),
+                number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
+                number(upstream.sent.to_string()),
+                number(upstream.received.to_string()),
+            ]);
+        }
+        writeln!(f, "{table}")?;
+        for (name, value) in [
+            ("line_waiting", snapshot.waiting as u64),
+            ("line_timed_out", snapshot.queue_timed_out),
+            ("refused_no_upstream", snapshot.refused),
+        ] {
+            writeln!(f, "{name:<25}{value}")?;
+        }
+        metrics.fmt(f)
+    }
+}
