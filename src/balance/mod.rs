@@ -42,7 +42,7 @@ use rustix::{
 pub use self::selection::Policy;
 use self::{
     health::Stop,
-    relay::Flow,
+    relay::{Flow, Pipes},
     upstream::{Lease, Place, Upstreams, Waiter},
 };
 use crate::{
@@ -201,7 +201,8 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     let addrs = config.resolve()?;
     tracing::info!(?config, "balancing");
     let upstreams = Upstreams::new(config.clone(), addrs);
-    let handler = Relays { upstreams: Arc::clone(&upstreams), config: config.clone() };
+    let pipes = Pipes::default();
+    let handler = Relays { upstreams: Arc::clone(&upstreams), config: config.clone(), pipes };
     let handle = server.serve(handler)?;
     if let Some(own) = upstreams.all.iter().find(|upstream| is_own(upstream.addr, handle.local_addrs())) {
         return Err(Error::setting("upstreams", &own.name, "another address than the balancer's own"));
@@ -303,6 +304,7 @@ pub struct UpstreamStatus {
 struct Relays {
     upstreams: Arc<Upstreams>,
     config: Config,
+    pipes: Pipes,
 }
 
 /// How far a connection has come.
@@ -382,7 +384,7 @@ impl Handler for Relays {
                     Err(error) => self.try_another(connection, lease, tried, &error)?,
                 },
                 Stage::Relaying { lease, tried, mut up, mut down } => {
-                    let moved = relay_both(connection, &mut up, &mut down);
+                    let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
                     match moved {
                         // Nothing was sent yet: another upstream can have it.
                         Ok(_) if down.ended && up.bytes + down.bytes == 0 && !up.ended => {
@@ -524,10 +526,11 @@ fn relay_both(
     connection: &mut Connection<'_>,
     up: &mut Flow,
     down: &mut Flow,
+    pipes: &Pipes,
 ) -> Result<bool, (Side, io::Error)> {
     let Some((client, Second { wire: upstream, .. }, piece)) = connection.pair() else { return Ok(false) };
-    let more_up = up.go_on(client, upstream, piece);
-    let more_down = down.go_on(upstream, client, piece);
+    let more_up = up.go_on(client, upstream, piece, pipes, down.ended);
+    let more_down = down.go_on(upstream, client, piece, pipes, up.ended);
     let side = |error| (if upstream.failed() { Side::Upstream } else { Side::Client }, error);
     Ok(more_up.map_err(side)? | more_down.map_err(side)?)
 }

@@ -1,10 +1,14 @@
 //! Moves bytes between two sockets, in both directions, as far as they go without waiting.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
-use rustix::net::{Shutdown, shutdown};
+use parking_lot::Mutex;
+use rustix::{
+    net::{Shutdown, shutdown},
+    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
+};
 
-use crate::server::{Input, Wire};
+use crate::server::{Connection, Input, Wire};
 
 /// One direction of a relay.
 #[derive(Debug, Default)]
@@ -12,37 +16,119 @@ pub(super) struct Flow {
     pub(super) bytes: u64,
     /// The end of the stream was passed on.
     pub(super) ended: bool,
+    /// The last that came was a bulk.
+    bulk: bool,
+    /// What moves a bulk, held only while it does.
+    pipe: Option<Pipe>,
 }
 
-/// Reads before others get their turn, 16 KiB each at most.
-const READS: usize = 16;
+/// Bytes that are moved by reference.
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// Bytes in it.
+    held: usize,
+}
+
+/// Pipes that are not in use.
+#[derive(Debug, Default)]
+pub(super) struct Pipes(Mutex<Vec<Pipe>>);
+
+/// Moves before others get their turn.
+const MOVES: usize = 16;
+/// What a pipe is to hold. The kernel may grant less.
+const PIPE_SIZE: usize = 1024 * 1024;
+/// Pipes kept for the next bulk.
+const SPARE_PIPES: usize = 64;
 
 impl Flow {
     /// Moves what is there. Nothing more is read while the other side has not taken what was, so
-    /// that a slow reader fills one buffer and then its sender's window. Whether more may be there.
-    pub(super) fn go_on(&mut self, from: &mut Wire, to: &mut Wire, piece: &mut Input) -> io::Result<bool> {
-        for _ in 0..READS {
-            if !to.flush()? {
+    /// that a slow reader fills one buffer and then its sender's window. `last` says that the other
+    /// direction has ended. Whether more may be there.
+    pub(super) fn go_on(
+        &mut self,
+        from: &mut Wire,
+        to: &mut Wire,
+        piece: &mut Input,
+        pipes: &Pipes,
+        last: bool,
+    ) -> io::Result<bool> {
+        for _ in 0..MOVES {
+            if !to.flush()? || !self.empty_pipe(to)? {
                 return Ok(false);
             }
+            if from.ended || from.drained {
+                self.pipe.take().into_iter().for_each(|pipe| pipes.give(pipe));
+            }
             if from.ended {
-                if !self.ended {
-                    self.ended = true;
-                    // It fails when the other side is gone, which its own events say.
+                // Both are closed after the last. It fails when the other side is gone, which its
+                // own events say.
+                if !self.ended && !last {
                     let _ = shutdown(&to.socket, Shutdown::Write);
                 }
+                self.ended = true;
                 return Ok(false);
             }
             if from.drained {
                 return Ok(false);
             }
-            piece.clear();
-            let count = from.fill(piece)?;
-            self.bytes += count as u64;
-            let sent = if count > 0 { to.send(piece.unread())? } else { 0 };
-            to.keep(&piece.unread()[sent..]);
-            piece.clear();
+            if self.bulk && self.pipe.is_none() {
+                self.pipe = pipes.take();
+            }
+            match &mut self.pipe {
+                Some(pipe) => {
+                    pipe.held = from.splice_into(&pipe.write, PIPE_SIZE)?;
+                    self.bytes += pipe.held as u64;
+                    self.bulk = pipe.held >= Connection::INPUT_LIMIT || (self.bulk && pipe.held == 0);
+                }
+                None => self.copy(from, to, piece)?,
+            }
         }
         Ok(true)
+    }
+
+    /// Copies a piece. One that fills the buffer is the beginning of a bulk, for which a pipe is
+    /// cheaper; without one it goes on like this.
+    fn copy(&mut self, from: &mut Wire, to: &mut Wire, piece: &mut Input) -> io::Result<()> {
+        piece.clear();
+        let count = from.fill(piece)?;
+        self.bytes += count as u64;
+        let sent = if count > 0 { to.send(piece.unread())? } else { 0 };
+        to.keep(&piece.unread()[sent..]);
+        self.bulk = piece.is_full();
+        piece.clear();
+        Ok(())
+    }
+
+    /// Whether nothing is left in the pipe.
+    fn empty_pipe(&mut self, to: &mut Wire) -> io::Result<bool> {
+        if let Some(pipe) = &mut self.pipe
+            && pipe.held > 0
+        {
+            pipe.held -= to.splice_from(&pipe.read, pipe.held)?;
+            return Ok(pipe.held == 0);
+        }
+        Ok(true)
+    }
+}
+
+impl Pipes {
+    /// One that is empty; none where the system denies it.
+    fn take(&self) -> Option<Pipe> {
+        let spare = self.0.lock().pop();
+        spare.or_else(|| {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+            // A smaller one does as well.
+            let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
+            Some(Pipe { read, write, held: 0 })
+        })
+    }
+
+    fn give(&self, pipe: Pipe) {
+        let mut spare = self.0.lock();
+        if spare.len() < SPARE_PIPES {
+            spare.push(pipe);
+        }
     }
 }

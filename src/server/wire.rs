@@ -5,6 +5,7 @@ use rustix::{
     event::epoll::EventFlags,
     io::Errno,
     net::{self, SendFlags, sockopt},
+    pipe::{SpliceFlags, splice},
 };
 
 use super::tcp_info::TcpInfo;
@@ -37,7 +38,7 @@ impl Input {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.unread().len() == INPUT_LIMIT
     }
 
@@ -92,6 +93,8 @@ pub(crate) struct Wire {
     pub(super) expects_more: bool,
     /// Reading or writing has failed.
     failed: bool,
+    /// Something waits for room in the socket that is not in `output`.
+    pub(crate) blocked: bool,
 }
 
 impl Wire {
@@ -109,6 +112,7 @@ impl Wire {
             timed_out: false,
             expects_more: false,
             failed: false,
+            blocked: false,
         }
     }
 
@@ -170,6 +174,50 @@ impl Wire {
         }
     }
 
+    /// Moves what has come into a pipe, as much as it takes, without a copy (`splice(2)`).
+    pub(crate) fn splice_into(&mut self, pipe: &OwnedFd, most: usize) -> rustix::io::Result<usize> {
+        match splice(&self.socket, None, pipe, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+            Ok(0) => {
+                self.ended = true;
+                self.drained = true;
+                Ok(0)
+            }
+            Ok(count) => {
+                self.heard = true;
+                self.moved = true;
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.drained = true;
+                Ok(0)
+            }
+            Err(Errno::INTR) => Ok(0),
+            Err(error) => {
+                self.failed = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends what is in a pipe, as much as the socket takes.
+    pub(crate) fn splice_from(&mut self, pipe: &OwnedFd, most: usize) -> rustix::io::Result<usize> {
+        match splice(pipe, None, &self.socket, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+            Ok(count) => {
+                self.moved |= count > 0;
+                self.blocked = count < most;
+                Ok(count)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.blocked = true;
+                Ok(0)
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(error)
+            }
+        }
+    }
+
     /// Sends as much of the kept output as the socket takes; whether that was all.
     pub(crate) fn flush(&mut self) -> rustix::io::Result<bool> {
         while !self.output.is_empty() {
@@ -194,7 +242,7 @@ impl Wire {
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
-        self.output.is_empty()
+        self.output.is_empty() && !self.blocked
     }
 
     /// Whether closing is to be a reset, so that what breaks off is not taken for whole.
