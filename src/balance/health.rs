@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -12,15 +12,30 @@ use rustix::event::PollFlags;
 
 use super::{Config, upstream::Upstreams};
 use crate::{
-    dial::{self, dial},
+    dial::{self, Cancel, dial_with},
+    error::{Error, Result},
     wait::{Bell, wait_until},
 };
 
 /// Tells the thread that checks to end.
 #[derive(Debug)]
 pub(super) struct Stop {
-    pub(super) bell: Bell,
-    pub(super) stopped: AtomicBool,
+    bell: Bell,
+    dials: Cancel,
+    stopped: AtomicBool,
+}
+
+impl Stop {
+    pub(super) fn new() -> Result<Self> {
+        let bell = Bell::new().map_err(|errno| Error::start("the checks", errno))?;
+        Ok(Self { bell, dials: Cancel::new()?, stopped: AtomicBool::new(false) })
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, SeqCst);
+        self.dials.cancel();
+        self.bell.ring();
+    }
 }
 
 /// Upstreams are checked in so many parts of the interval, so that not all are dialed at once.
@@ -39,17 +54,17 @@ pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     };
     let mut next = Instant::now();
     for part in (0..PARTS).cycle() {
-        check(upstreams, part, &how);
+        check(upstreams, part, &how, stop);
         next = (next + pause).max(Instant::now());
         // It fails only for lack of memory; then the next check comes early.
         let _ = wait_until(&stop.bell, PollFlags::IN, Some(next));
-        if stop.stopped.load(Relaxed) {
+        if stop.stopped.load(SeqCst) {
             return;
         }
     }
 }
 
-fn check(upstreams: &Arc<Upstreams>, part: usize, how: &dial::Config) {
+fn check(upstreams: &Arc<Upstreams>, part: usize, how: &dial::Config, stop: &Stop) {
     let (indices, targets): (Vec<_>, Vec<_>) = upstreams
         .all
         .iter()
@@ -60,7 +75,8 @@ fn check(upstreams: &Arc<Upstreams>, part: usize, how: &dial::Config) {
     if targets.is_empty() {
         return;
     }
-    match dial(&targets, how) {
+    match dial_with(&targets, how, &stop.dials, &|_, _| {}) {
+        Ok(_) if stop.stopped.load(SeqCst) => {}
         Ok(outcomes) => {
             for (index, outcome) in indices.into_iter().zip(outcomes) {
                 match outcome.failure {

@@ -26,10 +26,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     os::fd::OwnedFd,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -48,7 +45,6 @@ use self::{
 use crate::{
     error::{Error, Result},
     server::{Builder, Connection, Handle, Handler, Next, Refusal, Second},
-    wait::Bell,
 };
 
 /// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
@@ -207,8 +203,7 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     if let Some(own) = upstreams.all.iter().find(|upstream| is_own(upstream.addr, handle.local_addrs())) {
         return Err(Error::setting("upstreams", &own.name, "another address than the balancer's own"));
     }
-    let bell = Bell::new().map_err(|errno| Error::start("the checks", errno))?;
-    let stop = Arc::new(Stop { bell, stopped: AtomicBool::new(false) });
+    let stop = Arc::new(Stop::new()?);
     let checks = {
         let (upstreams, stop) = (Arc::clone(&upstreams), Arc::clone(&stop));
         let run = move || health::run(&upstreams, &config, &stop);
@@ -250,8 +245,7 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        self.stop.stopped.store(true, Relaxed);
-        self.stop.bell.ring();
+        self.stop.stop();
         if let Some(checks) = self.checks.take() {
             // A panic there was reported already.
             let _ = checks.join();

@@ -15,6 +15,7 @@ use rustix::{
     io::Errno,
 };
 
+use self::drain::Spread;
 use super::{
     admission::{Admission, Verdict},
     conn::{Conn, Phase},
@@ -80,6 +81,8 @@ pub(super) struct Acceptor<H: Handler> {
     /// Whose turn it is.
     first_listener: usize,
     next_sweep_allowed: Instant,
+    /// None before the drain.
+    spread: Option<Spread>,
 }
 
 /// What the acceptor waits for: newcomers or not, and until when at most.
@@ -113,6 +116,7 @@ impl<H: Handler> Acceptor<H> {
             pending: None,
             first_listener: 0,
             next_sweep_allowed: now,
+            spread: None,
         }
     }
 

@@ -97,6 +97,12 @@ impl<S> Conn<S> {
         }
     }
 
+    /// Whether something has come that nobody has looked at yet.
+    pub(super) fn has_unread_input(&self) -> bool {
+        let second = self.second.as_ref();
+        self.wire.has_unread_input() || second.is_some_and(|second| second.wire.has_unread_input())
+    }
+
     pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
         Self {
             wire: Wire::new(socket),

@@ -81,5 +81,5 @@ impl Eviction {
 
 /// Whether it is still as idle as when it was chosen.
 fn gives_way<S>(conn: &Conn<S>, since: Instant, now: Instant) -> bool {
-    conn.since == since && conn.may_end(now) && !conn.wire.has_unread_input()
+    conn.since == since && conn.may_end(now) && !conn.has_unread_input()
 }

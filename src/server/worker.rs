@@ -380,7 +380,8 @@ impl<H: Handler> Worker<'_, H> {
         // the slots then, so that one of the two sees the other.
         let stay = |conn: &Conn<_>| {
             let may_end = || conn.phase != Phase::Linger && conn.may_end(Instant::now());
-            wake || !control.draining() || !may_end()
+            // Relays are closed by the acceptor, spread over the time.
+            wake || conn.second.is_some() || !control.draining() || !may_end()
         };
         let parking = pool.reactor.park(conn, wake, stay);
         if matches!(parking, Parking::Parked) {

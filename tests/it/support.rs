@@ -214,7 +214,7 @@ pub(crate) fn assert_wrong_usage(command: &[&str], cases: &[(&[&str], &str)]) {
     }
 }
 
-/// `overfall serve` as a process, killed when dropped.
+/// A command that serves, as a process, killed when dropped.
 pub(crate) struct Served {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -222,8 +222,18 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn serve(args: &[&str]) -> Served {
-    let mut command = overfall(&["serve", "-q", "--listen", "127.0.0.1:0"]);
-    let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("it runs");
+    start_command(&[&["serve"], args].concat())
+}
+
+/// The same for any command that serves.
+pub(crate) fn start_command(args: &[&str]) -> Served {
+    let mut command = overfall(&args[..1]);
+    let mut child = command
+        .args(["-q", "--listen", "127.0.0.1:0"])
+        .args(&args[1..])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     out.read_line(&mut line).expect("it says where");

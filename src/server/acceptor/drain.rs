@@ -11,7 +11,7 @@ use super::{
         conn::{Conn, GRACE, Phase},
         handler::Handler,
         listener::{AcceptError, Listener},
-        reactor::Visit,
+        reactor::{Reactor, Visit},
         worker::Newcomer,
     },
     Acceptor, Ending, Pause,
@@ -21,13 +21,48 @@ use super::{
 /// shut down.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
+/// How the ends of idle relays are spread over the drain, so that their clients do not all come
+/// back at the same moment.
+#[derive(Debug)]
+pub(super) struct Spread {
+    began: Instant,
+    /// When the last is closed.
+    over: Duration,
+    relays: usize,
+    closed: usize,
+}
+
+impl Spread {
+    fn new<S>(reactor: &Reactor<S>, drain_timeout: Duration) -> Self {
+        let mut relays = 0;
+        let count = |_, conn: &mut Conn<S>| {
+            relays += usize::from(conn.second.is_some());
+            Visit::Leave
+        };
+        reactor.visit_parked(count, drop);
+        // The rest of the time is for those that are not idle yet.
+        Self { began: Instant::now(), over: drain_timeout.mul_f64(0.8), relays, closed: 0 }
+    }
+
+    /// How many may be closed now; those that came later count as well.
+    fn due(&self, now: Instant) -> usize {
+        let share = (now - self.began).as_secs_f64() / self.over.as_secs_f64();
+        match share {
+            1.0.. => usize::MAX,
+            _ => ((self.relays as f64 * share) as usize + 1).saturating_sub(self.closed),
+        }
+    }
+}
+
 impl<H: Handler> Acceptor<H> {
     /// Stops accepting, has everything finished that was accepted, and at the drain timeout shuts
     /// down what is left.
     pub(super) fn drain(mut self) -> Ending {
         let pool = Arc::clone(&self.pool);
         let control = &pool.service.control;
-        let deadline = Instant::now() + pool.service.config.drain_timeout;
+        let spread = Spread::new(&pool.reactor, pool.service.config.drain_timeout);
+        let deadline = spread.began + pool.service.config.drain_timeout;
+        self.spread = Some(spread);
         self.close_idle();
         self.empty_backlogs(deadline);
         drop(mem::take(&mut self.listeners));
@@ -52,13 +87,22 @@ impl<H: Handler> Acceptor<H> {
         self.close_idle();
     }
 
-    fn close_idle(&self) {
+    fn close_idle(&mut self) {
         let now = Instant::now();
+        let mut relays = self.spread.as_mut().map_or(0, |spread| spread.due(now));
+        let due = relays;
         let visit = |_, conn: &mut Conn<_>| {
-            let idle = conn.phase != Phase::Linger && conn.may_end(now) && !conn.wire.has_unread_input();
-            if idle { Visit::Take } else { Visit::Leave }
+            let idle = conn.phase != Phase::Linger && conn.may_end(now) && !conn.has_unread_input();
+            if !idle || (conn.second.is_some() && relays == 0) {
+                return Visit::Leave;
+            }
+            relays -= usize::from(conn.second.is_some());
+            Visit::Take
         };
         self.pool.reactor.visit_parked(visit, |conn| self.pool.service.retire(conn));
+        if let Some(spread) = &mut self.spread {
+            spread.closed += due - relays;
+        }
     }
 
     /// Accepts those that wait in the backlogs: closing a listener would reset them.

@@ -1,0 +1,423 @@
+//! The balancer, before upstreams that do as they are told.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use overfall::{
+    Builder, Connection, Handle, Next, Server,
+    apps::Echo,
+    balance::{self, AllDown, Balancer, Config, Policy, UpstreamConfig},
+};
+use rustix::{net::sockopt, process::Signal};
+
+use crate::support::*;
+
+const SOON: Duration = Duration::from_millis(100);
+
+/// An upstream that answers each line with its name.
+fn named(name: &'static str) -> Handle {
+    named_at(name, "127.0.0.1:0")
+}
+
+fn named_at(name: &'static str, addr: &str) -> Handle {
+    let answer = move |connection: &mut Connection<'_>| {
+        while let Some(end) = connection.input().iter().position(|&byte| byte == b'\n') {
+            connection.consume(end + 1);
+            writeln!(connection, "{name}")?;
+        }
+        Ok(if connection.ended() { Next::Close } else { Next::Park })
+    };
+    Server::builder().workers(1).bind(addr).serve(answer).expect("it serves")
+}
+
+fn config(upstreams: &[SocketAddr]) -> Config {
+    let upstream = |addr: &SocketAddr| UpstreamConfig { name: addr.to_string(), weight: 1 };
+    Config {
+        upstreams: upstreams.iter().map(upstream).collect(),
+        // Checks are for the tests that are about them.
+        check_interval: Duration::from_secs(3600),
+        ..Config::default()
+    }
+}
+
+fn start(config: Config) -> Balancer {
+    start_on(builder(), config)
+}
+
+fn start_on(builder: Builder, config: Config) -> Balancer {
+    balance::serve(builder, config).expect("it serves")
+}
+
+fn addr(balancer: &Balancer) -> SocketAddr {
+    balancer.handle().local_addr()
+}
+
+/// The upstream's side of the connection of a client that has sent this byte; those of checks send
+/// nothing.
+fn accept_client(listener: &TcpListener, byte: u8) -> TcpStream {
+    loop {
+        let (mut upstream, _) = listener.accept().expect("a connection");
+        let mut first = [0];
+        if upstream.read(&mut first).is_ok_and(|count| count == 1) {
+            assert_eq!(first, [byte]);
+            return upstream;
+        }
+    }
+}
+
+/// How many of these many connections, all open at once, each upstream has.
+fn spread(balancer: &Balancer, connections: usize) -> HashMap<String, usize> {
+    let clients: Vec<_> = (0..connections).map(|_| connect(addr(balancer))).collect();
+    let mut counts = HashMap::new();
+    for client in &clients {
+        *counts.entry(ask(client, "who")).or_default() += 1;
+    }
+    counts
+}
+
+fn counts(pairs: &[(&str, usize)]) -> HashMap<String, usize> {
+    pairs.iter().map(|&(name, count)| (name.to_owned(), count)).collect()
+}
+
+#[test]
+fn each_policy_spreads_connections_by_weight() {
+    let upstreams = [named("a"), named("b"), named("c")];
+    let addrs: Vec<_> = upstreams.iter().map(Handle::local_addr).collect();
+    for policy in [Policy::LeastConnections, Policy::RoundRobin] {
+        let mut config = Config { policy, ..config(&addrs) };
+        let even = start(config.clone());
+        assert_eq!(spread(&even, 9), counts(&[("a", 3), ("b", 3), ("c", 3)]));
+        config.upstreams[1].weight = 4;
+        let weighted = start(config);
+        assert_eq!(spread(&weighted, 12), counts(&[("a", 2), ("b", 8), ("c", 2)]));
+    }
+}
+
+#[test]
+fn half_closes_are_passed_on_both_ways() {
+    let echo = Server::builder().bind("127.0.0.1:0").serve(Echo::default()).expect("it serves");
+    let balancer = start(config(&[echo.local_addr()]));
+    assert_eq!(exchange(addr(&balancer), b"hello").expect("an echo"), b"hello");
+    // The upstream ends its side first, and still reads.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let balancer = start(config(&[listener.local_addr().expect("it is bound")]));
+    let mut client = connect(addr(&balancer));
+    client.write_all(b"1").expect("it reads");
+    let mut upstream = accept_client(&listener, b'1');
+    upstream.write_all(b"reply").expect("it reads");
+    upstream.shutdown(Shutdown::Write).expect("it is there");
+    assert_eq!(rest(&client), Ok(b"reply".to_vec()));
+    client.write_all(b"second").expect("it reads");
+    client.shutdown(Shutdown::Write).expect("it is there");
+    assert_eq!(rest(&upstream), Ok(b"second".to_vec()));
+}
+
+#[test]
+fn resets_are_passed_on_both_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let balancer = start(config(&[listener.local_addr().expect("it is bound")]));
+    for upstream_resets in [true, false] {
+        let mut client = connect(addr(&balancer));
+        client.write_all(b"x").expect("it reads");
+        let upstream = accept_client(&listener, b'x');
+        let (resets, hears) = if upstream_resets { (upstream, client) } else { (client, upstream) };
+        sockopt::set_socket_linger(&resets, Some(Duration::ZERO)).expect("it is there");
+        drop(resets);
+        assert_eq!(rest(&hears), Err(io::ErrorKind::ConnectionReset));
+    }
+}
+
+/// Bytes that follow from their place, in pieces of uneven length.
+fn pieces(total: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut at = 0usize;
+    std::iter::from_fn(move || {
+        let length = (at % 70_001 + 1).min(total - at);
+        let piece = (at..at + length).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect();
+        at += length;
+        (length > 0).then_some(piece)
+    })
+}
+
+fn checksum(pieces: impl Iterator<Item = Vec<u8>>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    pieces.for_each(|piece| piece.iter().for_each(|byte| byte.hash(&mut hasher)));
+    hasher.finish()
+}
+
+#[test]
+fn a_bulk_both_ways_at_once_arrives_whole() {
+    const TOTAL: usize = 64 * 1024 * 1024;
+    let echo = Server::builder().workers(1).bind("127.0.0.1:0").serve(Echo::default()).expect("it serves");
+    let balancer = start(config(&[echo.local_addr()]));
+    let mut client = connect(addr(&balancer));
+    let mut sender = client.try_clone().expect("a handle");
+    let sent = thread::spawn(move || {
+        let send = |piece: Vec<u8>| {
+            sender.write_all(&piece).expect("it reads");
+            piece
+        };
+        let sum = checksum(pieces(TOTAL).map(send));
+        sender.shutdown(Shutdown::Write).expect("it is there");
+        sum
+    });
+    let mut buffer = vec![0; 300_000];
+    let received = checksum(std::iter::from_fn(|| {
+        let count = client.read(&mut buffer).expect("bytes");
+        (count > 0).then(|| buffer[..count].to_vec())
+    }));
+    assert_eq!(received, sent.join().expect("it ends well"));
+    drop(client);
+    await_that("its relay is gone", || balancer.snapshot().upstreams[0].open == 0);
+    let status = &balancer.snapshot().upstreams[0];
+    assert_eq!((status.sent, status.received), (TOTAL as u64, TOTAL as u64));
+}
+
+#[test]
+fn a_slow_reader_fills_one_buffer_and_costs_no_worker() {
+    const TOTAL: u64 = 64 * 1024 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let upstream = listener.local_addr().expect("it is bound");
+    let written = Arc::new(AtomicU64::new(0));
+    let progress = Arc::clone(&written);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, progress) = (stream.expect("a connection"), Arc::clone(&progress));
+            thread::spawn(move || {
+                let mut kind = [0];
+                if stream.read_exact(&mut kind).is_err() || kind == *b"q" {
+                    let _ = stream.write_all(b"quick");
+                    return;
+                }
+                while progress.load(SeqCst) < TOTAL && stream.write_all(&[7; 65_536]).is_ok() {
+                    progress.fetch_add(65_536, SeqCst);
+                }
+            });
+        }
+    });
+    let balancer = start_on(builder().workers(1), config(&[upstream]));
+    let mut slow = connect(addr(&balancer));
+    slow.write_all(b"s").expect("it reads");
+    await_that("the upstream is stopped", || {
+        let before = written.load(SeqCst);
+        thread::sleep(SOON);
+        before > 0 && before == written.load(SeqCst)
+    });
+    assert!(written.load(SeqCst) < TOTAL / 2, "{}", written.load(SeqCst));
+    let mut quick = connect(addr(&balancer));
+    quick.write_all(b"q").expect("it reads");
+    assert_eq!(rest(&quick), Ok(b"quick".to_vec()));
+    assert_eq!(rest(&slow).expect("all of it").len() as u64, TOTAL);
+}
+
+#[test]
+fn an_upstream_that_is_gone_is_passed_over_ejected_and_taken_back() {
+    let (first, second) = (named("first"), named("second"));
+    let gone = first.local_addr();
+    let config = Config {
+        policy: Policy::RoundRobin,
+        check_interval: Duration::from_millis(200),
+        rise: 2,
+        fall: 3,
+        ..config(&[gone, second.local_addr()])
+    };
+    let balancer = start(config);
+    assert_eq!(spread(&balancer, 4), counts(&[("first", 2), ("second", 2)]));
+    first.shutdown();
+    first.join().expect("it ends well");
+    drop(first);
+    // Nobody sees an error, before it is found to be down and after.
+    for _ in 0..20 {
+        assert_eq!(ask(&connect(addr(&balancer)), "who"), "second");
+    }
+    await_that("it is down", || !balancer.snapshot().upstreams[0].up);
+    let failed = balancer.snapshot().upstreams[0].failed;
+    for _ in 0..5 {
+        assert_eq!(ask(&connect(addr(&balancer)), "who"), "second");
+    }
+    assert_eq!(balancer.snapshot().upstreams[0].failed, failed);
+    let _back = named_at("first", &gone.to_string());
+    await_that("it is up again", || balancer.snapshot().upstreams[0].up);
+    assert_eq!(spread(&balancer, 4), counts(&[("first", 2), ("second", 2)]));
+}
+
+#[test]
+fn a_client_that_has_sent_nothing_survives_its_upstream() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let other = named("other");
+    let dying = listener.local_addr().expect("it is bound");
+    let balancer = start(Config { policy: Policy::RoundRobin, ..config(&[dying, other.local_addr()]) });
+    let clients = [connect(addr(&balancer)), connect(addr(&balancer))];
+    // One of them is there, accepted, and then everything of it goes.
+    let (accepted, _) = listener.accept().expect("a connection");
+    drop((accepted, listener));
+    await_that("it is elsewhere", || balancer.snapshot().upstreams[1].open == 2);
+    for client in &clients {
+        assert_eq!(ask(client, "who"), "other");
+    }
+}
+
+#[test]
+fn each_upstream_has_its_limit_and_the_excess_waits_in_a_line_or_hears_no() {
+    let upstream = named("only");
+    let config = Config {
+        max_connections_per_upstream: 1,
+        line: 1,
+        busy_reply: b"busy\n".to_vec(),
+        ..config(&[upstream.local_addr()])
+    };
+    let balancer = start(config.clone());
+    let first = connect(addr(&balancer));
+    assert_eq!(ask(&first, "who"), "only");
+    let second = connect(addr(&balancer));
+    tell(&second, "who");
+    await_that("the second is in the line", || balancer.snapshot().waiting == 1);
+    assert_eq!(rest(&connect(addr(&balancer))), Ok(b"busy\n".to_vec()));
+    assert_eq!(balancer.snapshot().refused, 1);
+    assert_eq!(balancer.snapshot().upstreams[0].open, 1);
+    drop(first);
+    assert_eq!(hear(&second), "only");
+    // Who waits in vain hears no, and who is gone does not keep its place.
+    let brief = start(Config { queue_timeout: SOON, ..config });
+    let first = connect(addr(&brief));
+    assert_eq!(ask(&first, "who"), "only");
+    assert_eq!(rest(&connect(addr(&brief))), Ok(b"busy\n".to_vec()));
+    assert_eq!((brief.snapshot().queue_timed_out, brief.snapshot().waiting), (1, 0));
+}
+
+#[test]
+fn a_client_that_gives_up_leaves_the_line() {
+    let upstream = named("only");
+    let config = Config { max_connections_per_upstream: 1, ..config(&[upstream.local_addr()]) };
+    let balancer = start(config);
+    let first = connect(addr(&balancer));
+    assert_eq!(ask(&first, "who"), "only");
+    let second = connect(addr(&balancer));
+    await_that("the second is in the line", || balancer.snapshot().waiting == 1);
+    sockopt::set_socket_linger(&second, Some(Duration::ZERO)).expect("it is there");
+    drop(second);
+    await_that("nobody is in the line", || balancer.snapshot().waiting == 0);
+    drop(first);
+    assert_eq!(ask(&connect(addr(&balancer)), "who"), "only");
+}
+
+/// A listener whose backlog is full, so that it swallows every connection that is begun.
+fn swallowing() -> (rustix::fd::OwnedFd, SocketAddr, Vec<rustix::fd::OwnedFd>) {
+    use rustix::net::{
+        AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
+    };
+    let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
+    let listener = socket(SocketFlags::CLOEXEC);
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    listen(&listener, 0).expect("it listens");
+    let addr: SocketAddr = getsockname(&listener).expect("it is bound").try_into().expect("an address");
+    let fill = |_| {
+        let filler = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let _ = connect(&filler, &addr);
+        filler
+    };
+    (listener, addr, (0..4).map(fill).collect())
+}
+
+#[test]
+fn an_upstream_that_swallows_connections_holds_no_worker_and_is_given_up() {
+    let (_listener, swallows, _fillers) = swallowing();
+    let other = named("other");
+    let config = Config {
+        policy: Policy::RoundRobin,
+        connect_timeout: SOON,
+        ..config(&[swallows, other.local_addr()])
+    };
+    let balancer = start_on(builder().workers(1), config);
+    let clients: Vec<_> = (0..6).map(|_| connect(addr(&balancer))).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "who"), "other");
+    }
+    let status = &balancer.snapshot().upstreams[0];
+    assert_eq!((status.up, status.connecting, status.open), (false, 0, 0));
+    assert!(status.failed >= 3, "{status:?}");
+}
+
+#[test]
+fn while_all_are_down_connections_are_refused_or_tried() {
+    let upstream = named("only");
+    let down =
+        Config { check_interval: Duration::from_millis(200), fall: 1, ..config(&[upstream.local_addr()]) };
+    // It does not say what is expected of it.
+    let down = Config { check_send: b"who\n".to_vec(), check_expect: Some(b"other".to_vec()), ..down };
+    let refusing = start(down.clone());
+    await_that("it is down", || !refusing.snapshot().upstreams[0].up);
+    assert!(refused_with(addr(&refusing)).is_err());
+    let trying = start(Config { all_down: AllDown::Try, ..down });
+    await_that("it is down", || !trying.snapshot().upstreams[0].up);
+    assert_eq!(ask(&connect(addr(&trying)), "who"), "only");
+}
+
+#[test]
+fn a_bad_configuration_is_named() {
+    let upstream: SocketAddr = "127.0.0.1:9".parse().expect("an address");
+    let base = config(&[upstream]);
+    let cases = [
+        (Config { upstreams: vec![], ..base.clone() }, "upstreams is empty; it may be one HOST:PORT or more"),
+        (config(&[upstream, upstream]), "upstreams is 127.0.0.1:9 twice; it may be different addresses"),
+        (Config { rise: 0, ..base.clone() }, "rise is 0; it may be 1 or more"),
+        (
+            Config { queue_timeout: Duration::ZERO, ..base.clone() },
+            "queue_timeout is 0ns; it may be 1ms to 365 days",
+        ),
+    ];
+    for (config, expected) in cases {
+        assert_eq!(balance::serve(builder(), config).expect_err("it is wrong").to_string(), expected);
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_one_sentence() {
+    assert_wrong_usage(
+        &["balance", "--listen", "127.0.0.1:0"],
+        &[
+            (&[], "UPSTREAM"),
+            (&["127.0.0.1"], "give HOST:PORT"),
+            (&["127.0.0.1:9=0"], "the weight after the = may be 1 to 1000"),
+            (&["127.0.0.1:9", "127.0.0.1:9"], "different addresses"),
+            (&["127.0.0.1:9", "--fall", "0"], "--fall is 0; it may be 1 or more"),
+            (&["127.0.0.1:9", "--policy", "random"], "least-connections"),
+        ],
+    );
+    let own = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let own = own.to_string();
+    let output = run(&["balance", "--listen", &own, &own]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("another address than the balancer's own"), "{text}");
+}
+
+#[test]
+fn the_command_shows_its_upstreams_and_drains() {
+    let upstream = named("only");
+    let addr = upstream.local_addr().to_string();
+    let mut served = start_command(&["balance", "--drain-timeout", "2s", &addr]);
+    let clients: Vec<_> = (0..5).map(|_| connect(served.addr)).collect();
+    for client in &clients {
+        assert_eq!(ask(client, "who"), "only");
+    }
+    served.signal(Signal::TERM);
+    // Idle relays are closed one after the other.
+    for client in &clients {
+        assert_eq!(rest(client), Ok(vec![]));
+    }
+    let (status, text) = served.wait();
+    assert_eq!(status, Some(0), "{text}");
+    let row = text.lines().find(|line| line.contains(&addr)).expect("a row for the upstream");
+    let words: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(words[..6], [addr.as_str(), "up", "0", "0", "5", "0"]);
+}
