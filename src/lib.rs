@@ -15,8 +15,8 @@
 //! or close. A parked connection costs a slot of less than 200 bytes and no thread: workers that
 //! have nothing to do wait in epoll themselves. [`OnFull`] says what becomes of those that do not
 //! fit, and [`Metrics`] what became of everybody. [`http`] is a handler that turns connections into
-//! requests and responses, [`apps`] are small handlers to try it with, and [`dial`] dials many
-//! servers at once.
+//! requests and responses, [`balance`] one that relays them to other servers, [`apps`] are small
+//! handlers to try it with, and [`dial`] dials many servers at once.
 //!
 //! # What never happens
 //!

@@ -29,7 +29,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub(super) struct Conn<S> {
     pub(super) wire: Wire,
     /// A second descriptor whose events are this connection's too.
-    pub(super) second: Option<Second>,
+    pub(super) second: Option<Box<Second>>,
     /// None before the handler's `open`, and once it lingers.
     pub(super) state: Option<S>,
     /// Unread input while parked.
@@ -158,7 +158,9 @@ impl<S> Conn<S> {
 
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         let timeout = match self.phase {
-            Phase::Request if let Some(Second { awaited: Some(timeout), .. }) = self.second => timeout,
+            Phase::Request if let Some(timeout) = self.second.as_ref().and_then(|second| second.awaited) => {
+                timeout
+            }
             Phase::FirstByte => config.first_byte_timeout,
             Phase::Idle => config.idle_timeout,
             Phase::Request | Phase::Reply => config.io_timeout,

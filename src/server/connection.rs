@@ -27,7 +27,7 @@ use crate::wait::wait_until;
 /// write wait.
 pub struct Connection<'a> {
     wire: &'a mut Wire,
-    second: &'a mut Option<Second>,
+    second: &'a mut Option<Box<Second>>,
     input: &'a mut Input,
     config: &'a Config,
     control: &'a Control,
@@ -40,7 +40,7 @@ impl<'a> Connection<'a> {
 
     pub(super) fn new(
         wire: &'a mut Wire,
-        second: &'a mut Option<Second>,
+        second: &'a mut Option<Box<Second>>,
         input: &'a mut Input,
         config: &'a Config,
         control: &'a Control,
@@ -116,7 +116,7 @@ impl<'a> Connection<'a> {
     /// Makes the events of this descriptor the connection's too: `ready` is called for either, and
     /// does all the reading. It must be ready within this time for the first time.
     pub(crate) fn attach(&mut self, socket: OwnedFd, within: Duration) {
-        *self.second = Some(Second::new(socket, within));
+        *self.second = Some(Box::new(Second::new(socket, within)));
     }
 
     /// The client's side, what is attached, and a buffer for what is read.

@@ -302,7 +302,7 @@ impl<H: Handler> Service<H> {
     fn call<T>(
         &self,
         wire: &mut Wire,
-        second: &mut Option<Second>,
+        second: &mut Option<Box<Second>>,
         input: &mut Input,
         handler: impl FnOnce(&mut Connection<'_>) -> io::Result<T>,
     ) -> Result<T, End> {
