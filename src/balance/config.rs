@@ -1,0 +1,148 @@
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
+
+use super::Policy;
+use crate::error::{Error, Result};
+
+/// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Its address, HOST:PORT. A name is resolved once, and its first address is used.
+    pub name: String,
+    /// Its share of the connections beside the others', 1 to 1,000.
+    pub weight: u32,
+}
+
+impl FromStr for UpstreamConfig {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
+        let weight = weight.parse().ok().filter(|weight| WEIGHTS.contains(weight));
+        match weight {
+            Some(weight) if name.contains(':') => Ok(Self { name: name.to_owned(), weight }),
+            Some(_) => Err("give HOST:PORT, or HOST:PORT=WEIGHT".into()),
+            None => Err("the weight after the = may be 1 to 1000".into()),
+        }
+    }
+}
+
+const WEIGHTS: RangeInclusive<u32> = 1..=1000;
+
+/// What happens to connections while every upstream is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllDown {
+    /// They are refused at once.
+    Refuse,
+    /// They are tried at an upstream in spite of it.
+    Try,
+}
+
+/// How a balancer works.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// At least one.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// How connections are spread.
+    pub policy: Policy,
+    /// Connections that one upstream may have at once, those being made included; at least 1.
+    pub max_connections_per_upstream: usize,
+    /// Connections that may wait for a place at an upstream.
+    pub line: usize,
+    /// How long they may wait, 1 ms to 365 days.
+    pub queue_timeout: Duration,
+    /// How long connecting to an upstream may take, 1 ms to 365 days.
+    pub connect_timeout: Duration,
+    /// What happens while every upstream is down.
+    pub all_down: AllDown,
+    /// How often each upstream is checked, 1 ms to 365 days; a check may take a quarter of it.
+    pub check_interval: Duration,
+    /// What a check sends; nothing where it is empty.
+    pub check_send: Vec<u8>,
+    /// What the reply to a check must begin with. With this and nothing to send, a connection is
+    /// enough.
+    pub check_expect: Option<Vec<u8>>,
+    /// Checks in a row that must succeed for an upstream to be up again, at least 1.
+    pub rise: u32,
+    /// Checks and connects in a row that must fail for it to be down, at least 1.
+    pub fall: u32,
+    /// What a refused client is sent; a reset where it is empty.
+    pub busy_reply: Vec<u8>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            policy: Policy::LeastConnections,
+            max_connections_per_upstream: usize::MAX,
+            line: 1000,
+            queue_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            all_down: AllDown::Refuse,
+            check_interval: Duration::from_secs(2),
+            check_send: Vec::new(),
+            check_expect: None,
+            rise: 2,
+            fall: 3,
+            busy_reply: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn validate(&self) -> Result<()> {
+        if self.upstreams.is_empty() {
+            return Err(Error::setting("upstreams", "empty", "one HOST:PORT or more"));
+        }
+        if let Some(wrong) = self.upstreams.iter().find(|upstream| !WEIGHTS.contains(&upstream.weight)) {
+            return Err(Error::setting("weight", wrong.weight, "1 to 1000"));
+        }
+        let counts = [
+            ("max_connections_per_upstream", self.max_connections_per_upstream),
+            ("rise", self.rise as usize),
+            ("fall", self.fall as usize),
+        ];
+        if let Some((name, value)) = counts.into_iter().find(|&(_, value)| value == 0) {
+            return Err(Error::setting(name, value, "1 or more"));
+        }
+        let times = [
+            ("queue_timeout", self.queue_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("check_interval", self.check_interval),
+        ];
+        for (name, time) in times {
+            if !(Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&time) {
+                return Err(Error::setting(name, format!("{time:?}"), "1ms to 365 days"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        let mut addrs = Vec::new();
+        for UpstreamConfig { name, .. } in &self.upstreams {
+            let resolved = name.to_socket_addrs().map(|mut addrs| addrs.next());
+            let addr = match resolved {
+                Ok(Some(addr)) => addr,
+                Ok(None) => return Err(Error::setting("upstreams", name, "a name that has an address")),
+                Err(error) => {
+                    return Err(Error::setting(
+                        "upstreams",
+                        format!("{name} ({error})"),
+                        "an address that can be found",
+                    ));
+                }
+            };
+            if addrs.contains(&addr) {
+                return Err(Error::setting("upstreams", format!("{name} twice"), "different addresses"));
+            }
+            addrs.push(addr);
+        }
+        Ok(addrs)
+    }
+}
