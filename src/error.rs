@@ -13,6 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 enum Kind {
     #[error("{name} is {value}; it may be {allowed}")]
     Setting { name: &'static str, value: String, allowed: String },
+    #[error("{0}")]
+    Upstream(String),
     #[error("there is no address to listen on; give at least one")]
     NoListener,
     #[error("cannot listen on {addr}: {source}")]
@@ -28,6 +30,11 @@ enum Kind {
 impl Error {
     pub(crate) fn setting(name: &'static str, value: impl fmt::Display, allowed: impl Into<String>) -> Self {
         Self(Kind::Setting { name, value: value.to_string(), allowed: allowed.into() })
+    }
+
+    /// One of a balancer's upstreams cannot be used.
+    pub(crate) fn upstream(sentence: impl Into<String>) -> Self {
+        Self(Kind::Upstream(sentence.into()))
     }
 
     pub(crate) fn no_listener() -> Self {
@@ -55,6 +62,7 @@ impl Error {
     pub fn setting_name(&self) -> Option<&'static str> {
         match self.0 {
             Kind::Setting { name, .. } => Some(name),
+            Kind::Upstream(_) => Some("upstreams"),
             _ => None,
         }
     }
@@ -82,7 +90,7 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.0 {
-            Kind::Setting { .. } | Kind::NoListener => io::ErrorKind::InvalidInput,
+            Kind::Setting { .. } | Kind::Upstream(_) | Kind::NoListener => io::ErrorKind::InvalidInput,
             Kind::DrainTimeout { .. } => io::ErrorKind::TimedOut,
             Kind::Listen { source, .. } | Kind::Start { source, .. } | Kind::ListenerFailed { source } => {
                 source.kind()

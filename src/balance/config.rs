@@ -97,10 +97,13 @@ impl Default for Config {
 impl Config {
     pub(super) fn validate(&self) -> Result<()> {
         if self.upstreams.is_empty() {
-            return Err(Error::setting("upstreams", "empty", "one HOST:PORT or more"));
+            return Err(Error::upstream("there is no upstream; give one HOST:PORT or more"));
         }
         if let Some(wrong) = self.upstreams.iter().find(|upstream| !WEIGHTS.contains(&upstream.weight)) {
-            return Err(Error::setting("weight", wrong.weight, "1 to 1000"));
+            return Err(Error::upstream(format!(
+                "the weight of {} is {}; it may be 1 to 1000",
+                wrong.name, wrong.weight
+            )));
         }
         let counts = [
             ("max_connections_per_upstream", self.max_connections_per_upstream),
@@ -128,18 +131,16 @@ impl Config {
         for UpstreamConfig { name, .. } in &self.upstreams {
             let resolved = name.to_socket_addrs().map(|mut addrs| addrs.next());
             let addr = match resolved {
-                Ok(Some(addr)) => addr,
-                Ok(None) => return Err(Error::setting("upstreams", name, "a name that has an address")),
+                Ok(Some(addr)) if addr.port() > 0 => addr,
+                Ok(_) => {
+                    return Err(Error::upstream(format!("the upstream {name} has no port; give 1 to 65535")));
+                }
                 Err(error) => {
-                    return Err(Error::setting(
-                        "upstreams",
-                        format!("{name} ({error})"),
-                        "an address that can be found",
-                    ));
+                    return Err(Error::upstream(format!("the upstream {name} cannot be found: {error}")));
                 }
             };
             if addrs.contains(&addr) {
-                return Err(Error::setting("upstreams", format!("{name} twice"), "different addresses"));
+                return Err(Error::upstream(format!("the upstream {name} is given twice; give each once")));
             }
             addrs.push(addr);
         }

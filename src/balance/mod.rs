@@ -23,7 +23,7 @@ mod selection;
 mod upstream;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -50,9 +50,12 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     let addrs = config.resolve()?;
     tracing::info!(?config, "balancing");
     let upstreams = Upstreams::new(config.clone(), addrs);
+    // Both sides have one.
+    let server = server.descriptors_per_connection(2);
     let handle = server.serve(Relays::new(Arc::clone(&upstreams), config.clone()))?;
     if let Some(own) = upstreams.all.iter().find(|upstream| is_own(upstream.addr, handle.local_addrs())) {
-        return Err(Error::setting("upstreams", &own.name, "another address than the balancer's own"));
+        let sentence = format!("the upstream {} is the balancer's own address; give another", own.name);
+        return Err(Error::upstream(sentence));
     }
     let stop = Arc::new(Stop::new()?);
     let checks = {
@@ -66,10 +69,16 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     Ok(Balancer { handle, upstreams, stop, checks: Some(checks) })
 }
 
+/// Whether a listener would get what is sent to this address.
 fn is_own(addr: SocketAddr, listeners: &[SocketAddr]) -> bool {
+    let here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok();
+    let ip = addr.ip().to_canonical();
     listeners.iter().any(|own| {
-        own.port() == addr.port()
-            && (own.ip() == addr.ip() || (own.ip().is_unspecified() && addr.ip().is_loopback()))
+        let own_ip = own.ip().to_canonical();
+        let same = own_ip == ip
+            || (own_ip.is_unspecified() && here(ip))
+            || (ip.is_unspecified() && own_ip.is_loopback());
+        own.port() == addr.port() && same
     })
 }
 

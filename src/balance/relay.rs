@@ -10,12 +10,24 @@ use rustix::{
 
 use crate::server::{Connection, Input, Wire};
 
+/// What to do when the end of the stream has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    PassOn,
+    /// The other direction has ended, and both are going to be closed.
+    Skip,
+    /// Nothing: it is to be decided.
+    Hold,
+}
+
 /// One direction of a relay.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub(super) bytes: u64,
     /// The end of the stream was passed on.
     pub(super) ended: bool,
+    /// Nobody else can have it, so the end is passed on whenever it comes.
+    pub(super) settled: bool,
     /// The last that came was a bulk.
     bulk: bool,
     /// What moves a bulk, held only while it does.
@@ -44,15 +56,14 @@ const SPARE_PIPES: usize = 64;
 
 impl Flow {
     /// Moves what is there. Nothing more is read while the other side has not taken what was, so
-    /// that a slow reader fills one buffer and then its sender's window. `last` says that the other
-    /// direction has ended. Whether more may be there.
+    /// that a slow reader fills one buffer and then its sender's window. Whether more may be there.
     pub(super) fn go_on(
         &mut self,
         from: &mut Wire,
         to: &mut Wire,
         piece: &mut Input,
         pipes: &Pipes,
-        last: bool,
+        at_end: AtEnd,
     ) -> io::Result<bool> {
         for _ in 0..MOVES {
             if !to.flush()? || !self.empty_pipe(to)? {
@@ -62,12 +73,16 @@ impl Flow {
                 self.pipe.take().into_iter().for_each(|pipe| pipes.give(pipe));
             }
             if from.ended {
-                // Both are closed after the last. It fails when the other side is gone, which its
-                // own events say.
-                if !self.ended && !last {
+                // Our side is still open, so the client cannot have closed in peace.
+                if self.ended && at_end == AtEnd::PassOn && from.is_gone() {
+                    from.fail();
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                if !self.ended && at_end == AtEnd::PassOn {
+                    // It fails when the other side is gone, which its own events say.
                     let _ = shutdown(&to.socket, Shutdown::Write);
                 }
-                self.ended = true;
+                self.ended |= at_end != AtEnd::Hold;
                 return Ok(false);
             }
             if from.drained {
@@ -85,7 +100,8 @@ impl Flow {
                 None => self.copy(from, to, piece)?,
             }
         }
-        Ok(true)
+        // What is left in the pipe waits for an event.
+        Ok(to.is_flushed())
     }
 
     /// Copies a piece. One that fills the buffer is the beginning of a bulk, for which a pipe is

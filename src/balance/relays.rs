@@ -15,10 +15,10 @@ use rustix::{
 
 use super::{
     Config,
-    relay::{Flow, Pipes},
+    relay::{AtEnd, Flow, Pipes},
     upstream::{Lease, Place, Upstreams, Waiter},
 };
-use crate::server::{Connection, Handler, Next, Refusal, Second};
+use crate::server::{Connection, Handler, Next, Refusal};
 
 #[derive(Debug)]
 pub(super) struct Relays {
@@ -105,30 +105,28 @@ impl Handler for Relays {
                 },
                 Stage::Relaying { lease, tried, mut up, mut down } => {
                     let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
-                    match moved {
-                        // Nothing was sent yet: another upstream can have it.
-                        Ok(_) if down.ended && up.bytes + down.bytes == 0 && !up.ended => {
-                            let error = io::Error::other("it was closed before anything was sent");
-                            self.try_another(connection, lease, tried, &error)?
+                    if moves_on(connection, &up, &down) {
+                        if let Some(stage) = self.move_on(connection, &lease, &tried)? {
+                            relay.stage = stage;
+                            continue;
                         }
-                        Err((Side::Upstream, error)) if up.bytes + down.bytes == 0 => {
-                            self.try_another(connection, lease, tried, &error)?
-                        }
-                        Err((_, error)) => {
+                        down.settled = true;
+                        if moved.is_ok() {
                             relay.stage = Stage::Relaying { lease, tried, up, down };
-                            reset_both(connection);
-                            return Err(error);
-                        }
-                        Ok(more) => {
-                            let ended = up.ended && down.ended && is_flushed(connection);
-                            relay.stage = Stage::Relaying { lease, tried, up, down };
-                            return Ok(match (ended, more) {
-                                (true, _) => Next::Close,
-                                (false, true) => Next::Again,
-                                (false, false) => Next::Park,
-                            });
+                            continue;
                         }
                     }
+                    let ended = up.ended && down.ended && is_flushed(connection);
+                    relay.stage = Stage::Relaying { lease, tried, up, down };
+                    return match moved {
+                        Err(error) => {
+                            reset_both(connection);
+                            Err(error)
+                        }
+                        Ok(_) if ended => Ok(Next::Close),
+                        Ok(true) => Ok(Next::Again),
+                        Ok(false) => Ok(Next::Park),
+                    };
                 }
                 Stage::Ended => return Ok(Next::Close),
             };
@@ -137,9 +135,16 @@ impl Handler for Relays {
 
     fn expired(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         match std::mem::replace(&mut relay.stage, Stage::Ended) {
-            Stage::Waiting { waiter, .. } => {
+            Stage::Waiting { waiter, tried } => {
                 self.upstreams.leave(&waiter, true);
-                self.refuse(connection)
+                // A place may have been found at this moment.
+                match waiter.take() {
+                    Some(lease) => {
+                        relay.stage = self.connect(connection, lease, tried)?;
+                        self.ready(connection, relay)
+                    }
+                    None => self.refuse(connection),
+                }
             }
             Stage::Connecting { lease, tried } => {
                 let error = io::Error::from(io::ErrorKind::TimedOut);
@@ -179,6 +184,7 @@ impl Relays {
     }
 
     fn refuse(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
+        connection.detach();
         if self.config.busy_reply.is_empty() {
             connection.reset_on_close(true);
         } else {
@@ -193,7 +199,29 @@ impl Relays {
                 connection.attach(socket, self.config.connect_timeout);
                 Ok(Stage::Connecting { lease, tried })
             }
+            // That is our own lack, and says nothing of the upstream.
+            Err(
+                errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL),
+            ) => {
+                drop(lease);
+                self.refuse(connection)?;
+                Err(errno.into())
+            }
             Err(errno) => self.try_another(connection, lease, tried, &errno.into()),
+        }
+    }
+
+    /// To another upstream, if one has a place at once: nothing was sent yet, and this one is gone.
+    fn move_on(
+        &self,
+        connection: &mut Connection<'_>,
+        lease: &Lease,
+        tried: &[usize],
+    ) -> io::Result<Option<Stage>> {
+        let tried = [tried, &[lease.index]].concat();
+        match self.upstreams.another(&tried) {
+            Some(lease) => self.connect(connection, lease, tried).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -239,24 +267,30 @@ fn connected(connection: &mut Connection<'_>) -> io::Result<bool> {
     }
 }
 
-/// Whose socket failed.
-enum Side {
-    Client,
-    Upstream,
-}
-
 /// Moves what there is in both directions; whether there may be more.
 fn relay_both(
     connection: &mut Connection<'_>,
     up: &mut Flow,
     down: &mut Flow,
     pipes: &Pipes,
-) -> Result<bool, (Side, io::Error)> {
-    let Some((client, Second { wire: upstream, .. }, piece)) = connection.pair() else { return Ok(false) };
-    let more_up = up.go_on(client, upstream, piece, pipes, down.ended);
-    let more_down = down.go_on(upstream, client, piece, pipes, up.ended);
-    let side = |error| (if upstream.failed() { Side::Upstream } else { Side::Client }, error);
-    Ok(more_up.map_err(side)? | more_down.map_err(side)?)
+) -> io::Result<bool> {
+    let Some((client, second, piece)) = connection.pair() else { return Ok(false) };
+    let upstream = &mut second.wire;
+    let untouched = !down.settled && up.bytes + down.bytes == 0 && !client.ended;
+    let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
+    let more_up = up.go_on(client, upstream, piece, pipes, at_end(down));
+    let untouched = untouched && up.bytes == 0 && !up.ended;
+    let end_of_down = if untouched { AtEnd::Hold } else { at_end(up) };
+    let more_down = down.go_on(upstream, client, piece, pipes, end_of_down);
+    Ok(more_up? | more_down?)
+}
+
+/// Whether the upstream has gone before anything was sent either way.
+fn moves_on(connection: &mut Connection<'_>, up: &Flow, down: &Flow) -> bool {
+    let untouched = !down.settled && !down.ended && up.bytes + down.bytes == 0 && !up.ended;
+    connection.pair().is_some_and(|(client, second, _)| {
+        untouched && !client.failed() && (second.wire.ended || second.wire.failed())
+    })
 }
 
 fn is_flushed(connection: &mut Connection<'_>) -> bool {

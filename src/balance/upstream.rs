@@ -75,6 +75,8 @@ pub(super) enum Place {
 pub(super) struct Waiter {
     pub(super) bell: Bell,
     lease: Mutex<Option<Lease>>,
+    /// Where it was before.
+    tried: Vec<usize>,
 }
 
 impl Waiter {
@@ -112,6 +114,10 @@ impl Lease {
             1 => time,
             _ => (counts.connect_time * 7 + time) / 8,
         };
+        // There is room for another one to be connected.
+        let woken = self.upstreams.serve_line(&mut shared);
+        drop(shared);
+        woken.iter().for_each(|waiter| waiter.bell.ring());
     }
 
     /// Says that the connection could not be made, and why.
@@ -165,12 +171,18 @@ impl Upstreams {
             return Ok(Place::At(lease));
         }
         if self.may_come(&shared, tried) && shared.line.len() < self.config.line {
-            let waiter = Arc::new(Waiter { bell: Bell::new()?, lease: Mutex::new(None) });
+            let waiter =
+                Arc::new(Waiter { bell: Bell::new()?, lease: Mutex::new(None), tried: tried.to_vec() });
             shared.line.push_back(Arc::clone(&waiter));
             return Ok(Place::InLine(waiter));
         }
         shared.refused += 1;
         Ok(Place::Nowhere)
+    }
+
+    /// A place that is free at once, for a connection that was at those upstreams.
+    pub(super) fn another(self: &Arc<Self>, tried: &[usize]) -> Option<Lease> {
+        self.choose(&mut self.shared.lock(), tried)
     }
 
     /// Takes a waiter out of the line that waits no more.
@@ -211,9 +223,9 @@ impl Upstreams {
     /// Gives places that have become free to those who wait; whom to wake, without the lock.
     fn serve_line(self: &Arc<Self>, shared: &mut Shared) -> Vec<Arc<Waiter>> {
         let mut woken = Vec::new();
-        while !shared.line.is_empty() {
-            let Some(lease) = self.choose(shared, &[]) else { break };
-            let Some(waiter) = shared.line.pop_front() else { break };
+        while let Some(waiter) = shared.line.front().cloned() {
+            let Some(lease) = self.choose(shared, &waiter.tried) else { break };
+            shared.line.pop_front();
             *waiter.lease.lock() = Some(lease);
             woken.push(waiter);
         }
@@ -238,14 +250,12 @@ impl Upstreams {
         counts.against = 0;
         counts.down = !counts.down;
         let upstream = &self.all[index].name;
-        let mut woken = Vec::new();
         match result {
-            Ok(()) => {
-                tracing::info!(upstream, "up again");
-                woken = self.serve_line(&mut shared);
-            }
+            Ok(()) => tracing::info!(upstream, "up again"),
             Err(cause) => tracing::warn!(upstream, cause, "down"),
         }
+        // When the last one is down, they may be tried in spite of it.
+        let woken = self.serve_line(&mut shared);
         drop(shared);
         woken.iter().for_each(|waiter| waiter.bell.ring());
     }

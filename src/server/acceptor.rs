@@ -402,6 +402,9 @@ impl<H: Handler> Acceptor<H> {
         };
         self.pool.reactor.visit_parked(visit, |conn| service.retire(conn));
         service.control.end_sweep(next);
+        if self.pool.reactor.has_ready() {
+            self.pool.announce();
+        }
         started.elapsed()
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Settings {
     pub(super) target: Option<Duration>,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: Option<usize>,
+    /// Descriptors that each connection takes.
+    pub(super) descriptors: usize,
     pub(super) first_byte_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) io_timeout: Duration,
@@ -80,6 +82,7 @@ impl Default for Settings {
             target: Some(TARGET),
             refusal_budget: 0.03,
             max_connections: None,
+            descriptors: 1,
             first_byte_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(10),
@@ -112,7 +115,8 @@ impl Settings {
         let queue = self.queue.unwrap_or((workers * QUEUE_PER_WORKER).min(*QUEUE.end()));
         within("queue", queue, QUEUE)?;
         within("backlog", self.backlog, BACKLOG)?;
-        let max_connections = self.max_connections.unwrap_or_else(default_max_connections);
+        let max_connections =
+            self.max_connections.unwrap_or_else(|| default_max_connections(self.descriptors));
         within("max_connections", max_connections, MAX_CONNECTIONS)?;
         if !(0.0..=1.0).contains(&self.refusal_budget) {
             return Err(Error::setting(
@@ -165,8 +169,8 @@ fn default_workers() -> usize {
 }
 
 /// What the descriptor limit of this process leaves room for.
-fn default_max_connections() -> usize {
-    (descriptor_limit() - reserved_descriptors()).clamp(1, *MAX_CONNECTIONS.end())
+fn default_max_connections(descriptors: usize) -> usize {
+    ((descriptor_limit() - reserved_descriptors()) / descriptors).clamp(1, *MAX_CONNECTIONS.end())
 }
 
 /// Descriptors in use beside the connections, as far as the server itself can know.

@@ -68,12 +68,14 @@ pub(crate) struct Second {
     pub(crate) awaited: Option<Duration>,
     pub(super) registered: bool,
     pub(super) wants_output: bool,
+    /// It was attached since the connection was last settled.
+    fresh: bool,
 }
 
 impl Second {
     pub(super) fn new(socket: OwnedFd, awaited: Duration) -> Self {
         let wire = Wire::new(socket);
-        Self { wire, awaited: Some(awaited), registered: false, wants_output: false }
+        Self { wire, awaited: Some(awaited), registered: false, wants_output: false, fresh: true }
     }
 
     fn phase(&self) -> Phase {
@@ -132,7 +134,9 @@ impl<S> Conn<S> {
             _ if self.wire.heard => Phase::Idle,
             _ => Phase::FirstByte,
         };
-        let anew = phase != self.phase
+        let fresh = self.second.as_mut().is_some_and(|second| std::mem::take(&mut second.fresh));
+        let anew = fresh
+            || phase != self.phase
             || match phase {
                 Phase::Linger | Phase::FirstByte => false,
                 Phase::Request => self.wire.consumed,

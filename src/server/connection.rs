@@ -119,6 +119,11 @@ impl<'a> Connection<'a> {
         *self.second = Some(Box::new(Second::new(socket, within)));
     }
 
+    /// Closes what is attached.
+    pub(crate) fn detach(&mut self) {
+        *self.second = None;
+    }
+
     /// The client's side, what is attached, and a buffer for what is read.
     pub(crate) fn pair(&mut self) -> Option<(&mut Wire, &mut Second, &mut Input)> {
         Some((self.wire, self.second.as_mut()?, self.input))

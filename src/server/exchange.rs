@@ -167,11 +167,18 @@ impl<H: Handler> Service<H> {
             if mem::take(&mut expired) {
                 conn.since = Instant::now();
             }
-            if next == Next::Close || self.control.is_cut() {
+            if self.control.is_cut() {
                 return Ok(Outcome::Close);
             }
-            if next == Next::Park {
-                return Ok(Outcome::Park);
+            match next {
+                // Its last word, when there is nothing attached any more.
+                Next::Close if conn.second.is_none() => {
+                    conn.closing = true;
+                    return Ok(if conn.wire.flush()? { self.close(conn, input) } else { Outcome::Park });
+                }
+                Next::Close => return Ok(Outcome::Close),
+                Next::Park => return Ok(Outcome::Park),
+                Next::Again => {}
             }
             if others_wait() {
                 conn.again = true;
@@ -211,7 +218,8 @@ impl<H: Handler> Service<H> {
                 counters.failed.count();
             }
         }
-        if !conn.wire.wrote || conn.closing {
+        // What was relayed so far is no reply.
+        if !conn.wire.wrote || conn.closing || conn.second.is_some() {
             return Outcome::Close;
         }
         conn.closing = true;
@@ -250,6 +258,10 @@ impl<H: Handler> Service<H> {
         match conn.phase {
             Phase::Linger | Phase::Reply => {
                 self.count_timeout(conn.phase);
+                if conn.second.is_some() {
+                    // What breaks off is not to be taken for whole.
+                    conn.wire.reset_on_close(true);
+                }
                 false
             }
             Phase::FirstByte | Phase::Idle | Phase::Request => {

@@ -30,6 +30,7 @@ use std::{
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
+pub(crate) use self::wire::{Input, Wire};
 use self::{
     acceptor::{Acceptor, Ending},
     config::{Config, Settings},
@@ -45,10 +46,6 @@ pub use self::{
     connection::Connection,
     handler::{Handler, Next, Refusal},
     metrics::Metrics,
-};
-pub(crate) use self::{
-    conn::Second,
-    wire::{Input, Wire},
 };
 use crate::error::{Error, Result};
 
@@ -167,6 +164,12 @@ impl Builder {
     /// fares as `on_full` says. The default is what the limit of open files leaves room for.
     pub fn max_connections(mut self, max_connections: usize) -> Self {
         self.settings.max_connections = Some(max_connections);
+        self
+    }
+
+    /// Says how many descriptors each connection takes, for the default of `max_connections`.
+    pub(crate) fn descriptors_per_connection(mut self, descriptors: usize) -> Self {
+        self.settings.descriptors = descriptors;
         self
     }
 

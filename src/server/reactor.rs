@@ -39,6 +39,7 @@ const CHUNK: usize = 256;
 /// Events taken at a time. One at a time costs a twentieth more CPU per request on a kept connection.
 const EVENTS: usize = 16;
 /// A call that takes longer has waited for its events.
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 const BLOCKED: Duration = Duration::from_micros(100);
 /// The key of the bell; no slot's, since their index would be beyond the last.
 const BELL: u64 = u64::MAX;
@@ -57,6 +58,9 @@ pub(super) struct Reactor<S> {
     /// Events that were taken and not yet heeded, oldest first.
     ready: Mutex<VecDeque<Event>>,
     ready_count: AtomicUsize,
+    /// Connections that are to be run without an event, after those that have one now.
+    yielded: Mutex<Vec<Key>>,
+    yielded_count: AtomicUsize,
     chunks: Box<[OnceLock<Chunk<S>>]>,
     vacant: Mutex<Vacant>,
     registered: AtomicUsize,
@@ -168,6 +172,8 @@ impl<S> Reactor<S> {
             rung: AtomicBool::new(false),
             ready: Mutex::new(VecDeque::new()),
             ready_count: AtomicUsize::new(0),
+            yielded: Mutex::new(Vec::new()),
+            yielded_count: AtomicUsize::new(0),
             chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::new(Vacant { reusable: Vec::new(), unused: 0 }),
             registered: AtomicUsize::new(0),
@@ -203,18 +209,30 @@ impl<S> Reactor<S> {
 
     /// An event that is there already.
     pub(super) fn poll(&self) -> Option<Event> {
-        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
         self.take_ready().or_else(|| self.next_event(Some(&AT_ONCE), &mut Instant::now()))
     }
 
-    /// Whether there are events that a worker took and left to others.
+    /// Whether there are events that a worker took and left to others, or connections to be run
+    /// without one.
     pub(super) fn has_ready(&self) -> bool {
-        self.ready_count.load(SeqCst) > 0
+        self.ready_count.load(SeqCst) > 0 || self.has_yielded()
+    }
+
+    fn has_yielded(&self) -> bool {
+        self.yielded_count.load(SeqCst) > 0
+    }
+
+    /// Has the parked connection run, after all those for which there is an event now. Whoever
+    /// calls it sees to it that a worker looks.
+    fn run_later(&self, key: Key) {
+        let mut yielded = self.yielded.lock();
+        yielded.push(key);
+        self.yielded_count.store(yielded.len(), SeqCst);
     }
 
     /// The oldest of those.
     pub(super) fn take_ready(&self) -> Option<Event> {
-        if !self.has_ready() {
+        if self.ready_count.load(SeqCst) == 0 {
             return None;
         }
         let mut ready = self.ready.lock();
@@ -224,13 +242,16 @@ impl<S> Reactor<S> {
     }
 
     fn next_event(&self, timeout: Option<&Timespec>, now: &mut Instant) -> Option<Event> {
+        let timeout = if self.has_yielded() { Some(&AT_ONCE) } else { timeout };
         let mut space = [MaybeUninit::uninit(); EVENTS];
+        let called = if timeout.is_none() { Instant::now() } else { *now };
         let emptied = self.began + Duration::from_micros(self.emptied_us.load(Relaxed));
         // It fails only with EINTR, and then the caller comes back.
         let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
-        let called = mem::replace(now, Instant::now());
+        *now = Instant::now();
         // Events that had to be waited for have only just come.
-        let after = if events.len() < EVENTS && *now > called + BLOCKED { *now } else { emptied };
+        let blocked = timeout.is_none() && events.len() < EVENTS && *now > called + BLOCKED;
+        let after = if blocked { *now } else { emptied };
         if events.len() < EVENTS {
             self.emptied_us.store(self.us(*now), Relaxed);
         }
@@ -250,11 +271,16 @@ impl<S> Reactor<S> {
                 }
             }
         });
-        let first = events.next();
+        let mut first = events.next();
         let mut others = events.peekable();
-        if others.peek().is_some() {
+        if others.peek().is_some() || self.has_yielded() {
             let mut ready = self.ready.lock();
             ready.extend(others);
+            let mut yielded = self.yielded.lock();
+            let event = |key| Event { key, flags: Flags::NONE, after: *now };
+            ready.extend(yielded.drain(..).map(event));
+            self.yielded_count.store(0, SeqCst);
+            first = first.or_else(|| ready.pop_front());
             self.ready_count.store(ready.len(), SeqCst);
         }
         first
@@ -317,13 +343,16 @@ impl<S> Reactor<S> {
         // On its way to the end of the line, a missed event makes no difference.
         missed.tell(&mut conn);
         let staying = (wake || missed == Flags::NONE) && stay(&conn);
-        let registered = if staying { self.register(&mut conn, first, key, wake) } else { Ok(()) };
+        let registered = if staying { self.register(&mut conn, first, key) } else { Ok(()) };
         if staying && registered.is_ok() {
             if first {
                 conn.key = Some(key);
                 slot.socket = Some(Arc::clone(&conn.wire.socket));
             }
             slot.holds = Holds::Parked(conn);
+            if wake {
+                self.run_later(key);
+            }
             return Parking::Parked;
         }
         drop(slot);
@@ -336,14 +365,13 @@ impl<S> Reactor<S> {
         }
     }
 
-    fn register(&self, conn: &mut Conn<S>, first: bool, key: Key, wake: bool) -> rustix::io::Result<()> {
-        let output = wake || !conn.wire.is_flushed();
+    fn register(&self, conn: &mut Conn<S>, first: bool, key: Key) -> rustix::io::Result<()> {
+        let output = !conn.wire.is_flushed();
         if first {
             epoll::add(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
             self.registered.fetch_add(1, Relaxed);
-        } else if wake || (output && !conn.wants_output) {
-            // Modifying looks at the socket anew, so no edge can be missed. Room for output is one
-            // at once, and that is how a connection gets to the end of the line.
+        } else if output && !conn.wants_output {
+            // Modifying looks at the socket anew, so no edge can be missed.
             epoll::modify(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
         }
         conn.wants_output |= output;
@@ -410,11 +438,8 @@ impl<S> Reactor<S> {
         match visit(key, conn) {
             Visit::Leave => return None,
             Visit::Wake => {
-                conn.wants_output = true;
-                let woken = epoll::modify(&self.epoll, &conn.wire.socket, key.data(), interest(true));
-                if woken.is_ok() {
-                    return None;
-                }
+                self.run_later(key);
+                return None;
             }
             Visit::Take => {}
         }

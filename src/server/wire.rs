@@ -93,6 +93,8 @@ pub(crate) struct Wire {
     pub(super) expects_more: bool,
     /// Reading or writing has failed.
     failed: bool,
+    /// An event has told of an error, or that both sides have ended.
+    hung_up: bool,
     /// Something waits for room in the socket that is not in `output`.
     pub(crate) blocked: bool,
 }
@@ -112,6 +114,7 @@ impl Wire {
             timed_out: false,
             expects_more: false,
             failed: false,
+            hung_up: false,
             blocked: false,
         }
     }
@@ -120,6 +123,7 @@ impl Wire {
     pub(super) fn note(&mut self, flags: EventFlags) {
         self.drained &= flags.is_empty();
         self.end_announced |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
     }
 
     /// A short read means drained, unless the end of the stream came with the data: both arrive
@@ -251,13 +255,17 @@ impl Wire {
         let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
     }
 
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
+    }
+
     pub(crate) fn failed(&self) -> bool {
         self.failed
     }
 
     /// Whether the other side has reset the connection, of which an event has told.
     pub(crate) fn is_gone(&self) -> bool {
-        self.end_announced && TcpInfo::of(&self.socket).is_some_and(|info| info.gone)
+        self.hung_up && TcpInfo::of(&self.socket).is_some_and(|info| info.gone)
     }
 
     /// Whether closing now would turn into a reset, which takes the reply with it.

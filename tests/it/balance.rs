@@ -367,8 +367,8 @@ fn a_bad_configuration_is_named() {
     let upstream: SocketAddr = "127.0.0.1:9".parse().expect("an address");
     let base = config(&[upstream]);
     let cases = [
-        (Config { upstreams: vec![], ..base.clone() }, "upstreams is empty; it may be one HOST:PORT or more"),
-        (config(&[upstream, upstream]), "upstreams is 127.0.0.1:9 twice; it may be different addresses"),
+        (Config { upstreams: vec![], ..base.clone() }, "there is no upstream; give one HOST:PORT or more"),
+        (config(&[upstream, upstream]), "the upstream 127.0.0.1:9 is given twice; give each once"),
         (Config { rise: 0, ..base.clone() }, "rise is 0; it may be 1 or more"),
         (
             Config { queue_timeout: Duration::ZERO, ..base.clone() },
@@ -388,7 +388,7 @@ fn wrong_usage_is_status_2_and_one_sentence() {
             (&[], "UPSTREAM"),
             (&["127.0.0.1"], "give HOST:PORT"),
             (&["127.0.0.1:9=0"], "the weight after the = may be 1 to 1000"),
-            (&["127.0.0.1:9", "127.0.0.1:9"], "different addresses"),
+            (&["127.0.0.1:9", "127.0.0.1:9"], "given twice"),
             (&["127.0.0.1:9", "--fall", "0"], "--fall is 0; it may be 1 or more"),
             (&["127.0.0.1:9", "--policy", "random"], "least-connections"),
         ],
@@ -398,7 +398,7 @@ fn wrong_usage_is_status_2_and_one_sentence() {
     let output = run(&["balance", "--listen", &own, &own]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("another address than the balancer's own"), "{text}");
+    assert!(text.contains("is the balancer's own address; give another"), "{text}");
 }
 
 #[test]
@@ -420,4 +420,92 @@ fn the_command_shows_its_upstreams_and_drains() {
     let row = text.lines().find(|line| line.contains(&addr)).expect("a row for the upstream");
     let words: Vec<_> = row.split_whitespace().collect();
     assert_eq!(words[..6], [addr.as_str(), "up", "0", "0", "5", "0"]);
+}
+
+#[test]
+fn who_is_closed_before_anything_was_sent_goes_elsewhere_and_nobody_is_blamed() {
+    let closing = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let closes = closing.local_addr().expect("it is bound");
+    thread::spawn(move || closing.incoming().for_each(drop));
+    let other = named("other");
+    let balancer = start(Config { policy: Policy::RoundRobin, ..config(&[closes, other.local_addr()]) });
+    for _ in 0..10 {
+        let client = connect(addr(&balancer));
+        await_that("it is elsewhere", || balancer.snapshot().upstreams[1].open == 1);
+        assert_eq!(ask(&client, "who"), "other");
+        drop(client);
+        await_that("it is gone", || balancer.snapshot().upstreams[1].open == 0);
+    }
+    assert!(balancer.snapshot().upstreams[0].up);
+    // Where there is nobody else, it is the end.
+    let alone = start(config(&[closes]));
+    assert_eq!(rest(&connect(addr(&alone))), Ok(vec![]));
+}
+
+#[test]
+fn a_reset_after_a_half_close_is_passed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let balancer = start(config(&[listener.local_addr().expect("it is bound")]));
+    let mut client = connect(addr(&balancer));
+    client.write_all(b"x").expect("it reads");
+    let upstream = accept_client(&listener, b'x');
+    client.shutdown(Shutdown::Write).expect("it is there");
+    assert_eq!(rest(&upstream), Ok(vec![]));
+    sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+    drop(client);
+    await_that("its place is free", || balancer.snapshot().upstreams[0].open == 0);
+}
+
+#[test]
+fn who_waited_in_vain_reads_its_busy_reply() {
+    let upstream = named("only");
+    let config = Config {
+        max_connections_per_upstream: 1,
+        queue_timeout: SOON,
+        busy_reply: b"busy\n".to_vec(),
+        ..config(&[upstream.local_addr()])
+    };
+    let balancer = start(config);
+    let first = connect(addr(&balancer));
+    assert_eq!(ask(&first, "who"), "only");
+    let second = connect(addr(&balancer));
+    tell(&second, "who");
+    assert_eq!(rest(&second), Ok(b"busy\n".to_vec()));
+}
+
+#[test]
+fn a_reply_that_is_under_way_survives_a_shutdown() {
+    let (upstream, gate) = serve_lines(Server::builder().workers(1).bind("127.0.0.1:0"));
+    let balancer = start(config(&[upstream.local_addr()]));
+    let client = connect(addr(&balancer));
+    tell(&client, "block");
+    gate.await_blocked(1);
+    balancer.handle().shutdown();
+    await_that("it accepts nobody any more", || TcpStream::connect(addr(&balancer)).is_err());
+    gate.open(1);
+    assert_eq!(hear(&client), "unblocked");
+}
+
+#[test]
+fn a_relay_that_breaks_off_is_a_reset() {
+    // By the upstream, while the client is sending; and by a client that takes nothing in time.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let upstream = listener.local_addr().expect("it is bound");
+    let balancer = start(config(&[upstream]));
+    let mut client = connect(addr(&balancer));
+    client.write_all(b"x").expect("it reads");
+    let mut breaking = accept_client(&listener, b'x');
+    breaking.write_all(b"part").expect("it reads");
+    client.read_exact(&mut [0; 4]).expect("it is relayed");
+    client.write_all(&[7; 100_000]).expect("it reads");
+    sockopt::set_socket_linger(&breaking, Some(Duration::ZERO)).expect("it is there");
+    drop(breaking);
+    assert_eq!(rest(&client), Err(io::ErrorKind::ConnectionReset));
+    let brief = start_on(builder().io_timeout(SOON), config(&[upstream]));
+    let mut slow = connect(addr(&brief));
+    slow.write_all(b"y").expect("it reads");
+    let mut fast = accept_client(&listener, b'y');
+    let sent = fast.write_all(&vec![7; 64 * 1024 * 1024]);
+    assert!(sent.is_err(), "all of it was taken");
+    assert!(rest(&slow).is_err(), "it looks whole");
 }

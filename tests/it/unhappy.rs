@@ -268,3 +268,26 @@ fn a_reply_before_an_error_is_still_sent() {
     client.write_all(&[b'x'; 50_000]).unwrap();
     assert_eq!(rest(&client).unwrap().len(), 300_000);
 }
+
+#[test]
+fn clients_that_take_nothing_are_closed_however_much_was_sent() {
+    let soon = Duration::from_millis(200);
+    let server = builder().idle_timeout(soon).io_timeout(soon);
+    let handle = server.serve(overfall::apps::Echo::default()).unwrap();
+    let addr = handle.local_addr();
+    // Some of them fill the socket and not the buffer behind it.
+    let clients: Vec<_> = (1..40)
+        .map(|n| {
+            let client = connect(addr);
+            sockopt::set_socket_recv_buffer_size(&client, 4096).unwrap();
+            client.set_nonblocking(true).unwrap();
+            // What is not taken at once is not sent.
+            for _ in 0..n {
+                let _ = (&client).write(&[7; 100_000]);
+            }
+            client
+        })
+        .collect();
+    await_that("all are closed", || handle.metrics().connections_open == 0);
+    drop(clients);
+}

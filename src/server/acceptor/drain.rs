@@ -44,6 +44,12 @@ impl Spread {
         Self { began: Instant::now(), over: drain_timeout.mul_f64(0.8), relays, closed: 0 }
     }
 
+    /// For how long nothing must have moved for a relay to be idle: a reply may be on its way. In the
+    /// end, that it has not begun will do.
+    fn quiet(&self, now: Instant) -> Duration {
+        if now >= self.began + self.over { Duration::ZERO } else { self.over / 2 }
+    }
+
     /// How many may be closed now; those that came later count as well.
     fn due(&self, now: Instant) -> usize {
         let share = (now - self.began).as_secs_f64() / self.over.as_secs_f64();
@@ -89,11 +95,12 @@ impl<H: Handler> Acceptor<H> {
 
     fn close_idle(&mut self) {
         let now = Instant::now();
-        let mut relays = self.spread.as_mut().map_or(0, |spread| spread.due(now));
+        let (mut relays, quiet) =
+            self.spread.as_ref().map_or((0, Duration::ZERO), |spread| (spread.due(now), spread.quiet(now)));
         let due = relays;
         let visit = |_, conn: &mut Conn<_>| {
             let idle = conn.phase != Phase::Linger && conn.may_end(now) && !conn.has_unread_input();
-            if !idle || (conn.second.is_some() && relays == 0) {
+            if !idle || (conn.second.is_some() && (relays == 0 || now < conn.since + quiet)) {
                 return Visit::Leave;
             }
             relays -= usize::from(conn.second.is_some());

@@ -14,6 +14,8 @@ use super::pace::Pace;
 pub(in crate::server) struct Line {
     /// Since when nobody has waited less than the target, in microseconds; 0 if somebody just has.
     above_since_us: AtomicU64,
+    /// When somebody was last seen to have waited longer.
+    above_last_us: AtomicU64,
 }
 
 /// The shortest interval.
@@ -42,7 +44,7 @@ impl Target {
 
 impl Line {
     pub(in crate::server) fn new() -> Self {
-        Self { above_since_us: AtomicU64::new(0) }
+        Self { above_since_us: AtomicU64::new(0), above_last_us: AtomicU64::new(0) }
     }
 
     /// Says that somebody did not wait, or that nobody is in the line.
@@ -55,18 +57,25 @@ impl Line {
     /// Says how long somebody has waited who is taken at this time, since the server's beginning.
     pub(in crate::server) fn waited(&self, now: Duration, wait: Duration, target: Target) {
         if wait <= target.0 {
-            self.is_calm();
-        } else if self.above_since_us.load(Relaxed) == 0 {
+            return self.is_calm();
+        }
+        if self.above_since_us.load(Relaxed) == 0 || self.is_quiet(now, target) {
             self.above_since_us.store(us(now).max(1), Relaxed);
         }
+        self.above_last_us.store(us(now), Relaxed);
     }
 
     /// Whether the line stands.
     pub(in crate::server) fn stands(&self, now: Duration, target: Target) -> bool {
         match self.above_since_us.load(Relaxed) {
             0 => false,
-            since => us(now).saturating_sub(since) >= us(target.interval()),
+            since => us(now).saturating_sub(since) >= us(target.interval()) && !self.is_quiet(now, target),
         }
+    }
+
+    /// Whether nobody was in the line for an interval.
+    fn is_quiet(&self, now: Duration, target: Target) -> bool {
+        us(now).saturating_sub(self.above_last_us.load(Relaxed)) > us(target.interval())
     }
 }
 
@@ -91,10 +100,23 @@ mod tests {
         line.waited(111 * MS, 5 * MS, TARGET);
         assert!(!line.stands(111 * MS, TARGET));
         line.waited(112 * MS, 6 * MS, TARGET);
+        line.waited(200 * MS, 6 * MS, TARGET);
         assert!(!line.stands(200 * MS, TARGET));
         assert!(line.stands(212 * MS, TARGET));
         line.is_calm();
         assert!(!line.stands(300 * MS, TARGET));
+    }
+
+    #[test]
+    fn a_line_that_nobody_was_in_any_more_does_not_stand() {
+        let line = Line::new();
+        line.waited(10 * MS, 60 * MS, TARGET);
+        line.waited(110 * MS, 60 * MS, TARGET);
+        assert!(line.stands(110 * MS, TARGET));
+        assert!(!line.stands(211 * MS, TARGET));
+        line.waited(1000 * MS, 60 * MS, TARGET);
+        assert!(!line.stands(1000 * MS, TARGET));
+        assert!(!line.stands(1099 * MS, TARGET));
     }
 
     #[test]
@@ -114,6 +136,7 @@ mod tests {
         assert!(!slow.is_stale(2000 * MS) && slow.is_stale(2001 * MS));
         let line = Line::new();
         line.waited(MS, 1500 * MS, slow);
+        line.waited(Duration::from_secs(10), 1500 * MS, slow);
         assert!(!line.stands(Duration::from_secs(20), slow));
         assert!(line.stands(Duration::from_secs(21), slow));
     }

@@ -138,6 +138,9 @@ impl Admission {
             self.tight = true;
             self.last_full = now;
         }
+        if before != (self.overloaded, self.tight) {
+            tracing::debug!(tight = self.tight, "overloaded");
+        }
         if !full {
             if !self.overloaded {
                 self.step_on(Rung::Admit, now);
@@ -149,8 +152,8 @@ impl Admission {
             self.admitted_while_behind = 0;
             now
         });
-        self.overloaded |= now - since >= PATIENCE;
-        if before != (self.overloaded, self.tight) {
+        if !self.overloaded && now - since >= PATIENCE {
+            self.overloaded = true;
             tracing::debug!(tight = self.tight, "overloaded");
         }
         if !self.overloaded {
