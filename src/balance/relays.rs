@@ -278,11 +278,12 @@ fn relay_both(
     let upstream = &mut second.wire;
     let untouched = !down.settled && up.bytes + down.bytes == 0 && !client.ended;
     let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
-    let more_up = up.go_on(client, upstream, piece, pipes, at_end(down));
+    // Not on to the other direction when this one fails: it would find the end of a stream.
+    let more_up = up.go_on(client, upstream, piece, pipes, at_end(down))?;
     let untouched = untouched && up.bytes == 0 && !up.ended;
     let end_of_down = if untouched { AtEnd::Hold } else { at_end(up) };
-    let more_down = down.go_on(upstream, client, piece, pipes, end_of_down);
-    Ok(more_up? | more_down?)
+    let more_down = down.go_on(upstream, client, piece, pipes, end_of_down)?;
+    Ok(more_up | more_down)
 }
 
 /// Whether the upstream has gone before anything was sent either way.
