@@ -49,8 +49,9 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// How connections are spread.
     pub policy: Policy,
-    /// Connections that one upstream may have at once, those being made included; at least 1.
-    pub max_connections_per_upstream: usize,
+    /// Connections that one upstream may have at once, those being made included, at least 1; none
+    /// means no limit.
+    pub max_connections_per_upstream: Option<usize>,
     /// Connections that may wait for a place at an upstream.
     pub line: usize,
     /// How long they may wait, 1 ms to 365 days.
@@ -79,7 +80,7 @@ impl Default for Config {
         Self {
             upstreams: Vec::new(),
             policy: Policy::LeastConnections,
-            max_connections_per_upstream: usize::MAX,
+            max_connections_per_upstream: None,
             line: 1000,
             queue_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
@@ -106,7 +107,7 @@ impl Config {
             )));
         }
         let counts = [
-            ("max_connections_per_upstream", self.max_connections_per_upstream),
+            ("max_connections_per_upstream", self.max_connections_per_upstream.unwrap_or(1)),
             ("rise", self.rise as usize),
             ("fall", self.fall as usize),
         ];

@@ -135,17 +135,17 @@ impl Handler for Relays {
 
     fn expired(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         match std::mem::replace(&mut relay.stage, Stage::Ended) {
-            Stage::Waiting { waiter, tried } => {
-                self.upstreams.leave(&waiter, true);
-                // A place may have been found at this moment.
-                match waiter.take() {
-                    Some(lease) => {
-                        relay.stage = self.connect(connection, lease, tried)?;
-                        self.ready(connection, relay)
-                    }
-                    None => self.refuse(connection),
+            // A place may have been found at this moment.
+            Stage::Waiting { waiter, tried } => match waiter.take() {
+                Some(lease) => {
+                    relay.stage = self.connect(connection, lease, tried)?;
+                    self.ready(connection, relay)
                 }
-            }
+                None => {
+                    self.upstreams.leave(&waiter, true);
+                    self.refuse(connection)
+                }
+            },
             Stage::Connecting { lease, tried } => {
                 let error = io::Error::from(io::ErrorKind::TimedOut);
                 relay.stage = self.try_another(connection, lease, tried, &error)?;

@@ -207,7 +207,8 @@ impl Upstreams {
     }
 
     fn has_place(&self, counts: &Counts) -> bool {
-        counts.open < self.config.max_connections_per_upstream && counts.connecting < CONNECTING
+        let most = self.config.max_connections_per_upstream;
+        most.is_none_or(|most| counts.open < most) && counts.connecting < CONNECTING
     }
 
     fn may_serve(&self, shared: &Shared, index: usize, tried: &[usize]) -> bool {

@@ -186,7 +186,7 @@ impl Results {
                 Scenario::Overload => {
                     let kept = goodput_kept(cells.iter().copied()).unwrap_or(0.0);
                     let (load, p99) = (cell.spot.load.unwrap_or(0.0), cell.median(|r| r.service_p99_us) / 1e3);
-                    let good = if kept > 0.0 { format!("; the p99 of the good replies is {p99:.0} ms") } else { String::new() };
+                    let good = if kept > 0.0 && !p99.is_nan() { format!("; the p99 of the good replies is {p99:.0} ms") } else { String::new() };
                     format!("{name} keeps {:.0} % of its best goodput at {load}×{good}.", kept * 1e2)
                 }
                 Scenario::Idle if cell.median(|r| r.goodput_per_s) == 0.0 => {

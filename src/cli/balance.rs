@@ -74,7 +74,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config {
         upstreams: args.upstreams,
         policy: args.policy,
-        max_connections_per_upstream: args.max_connections_per_upstream.unwrap_or(usize::MAX),
+        max_connections_per_upstream: args.max_connections_per_upstream,
         line: args.line,
         queue_timeout: args.queue_timeout,
         connect_timeout: args.connect_timeout,

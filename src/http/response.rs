@@ -85,7 +85,7 @@ impl Response {
             _ => &[],
         };
         let mut out = Vec::with_capacity(256 + small.len());
-        self.write_head(&mut out, &how);
+        self.write_head(&mut out, &how, true);
         out.extend_from_slice(small);
         connection.write_all(&out)?;
         Ok(match self.body {
@@ -96,17 +96,17 @@ impl Response {
         })
     }
 
-    /// As bytes, for a connection that is closed after it.
+    /// As bytes, to be sent at any time to a connection that is closed after it.
     pub(super) fn to_vec(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write_head(&mut out, &How { http_11: true, head_only: false, keep: false });
+        self.write_head(&mut out, &How { http_11: true, head_only: false, keep: false }, false);
         if let Body::Sized(bytes) = &self.body {
             out.extend_from_slice(bytes);
         }
         out
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, how: &How) {
+    fn write_head(&self, out: &mut Vec<u8>, how: &How, dated: bool) {
         if self.status == StatusCode::OK {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         } else {
@@ -117,37 +117,51 @@ impl Response {
             out.extend_from_slice(b"\r\n");
         }
         for (name, value) in &self.headers {
-            out.extend_from_slice(name.as_str().as_bytes());
+            append_name(out, name);
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"date: ");
-        date::append(out);
+        if dated {
+            out.extend_from_slice(b"Date: ");
+            date::append(out);
+            out.extend_from_slice(b"\r\n");
+        }
         match &self.body {
             // RFC 9110, section 8.6.
             _ if self.status == StatusCode::NO_CONTENT => {}
             Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => {}
             Body::Sized(bytes) => {
-                out.extend_from_slice(b"\r\ncontent-length: ");
+                out.extend_from_slice(b"Content-Length: ");
                 // Writing to a vector does not fail.
-                let _ = write!(out, "{}", bytes.len());
+                let _ = write!(out, "{}\r\n", bytes.len());
             }
-            Body::Streamed(_) if how.http_11 => out.extend_from_slice(b"\r\ntransfer-encoding: chunked"),
+            Body::Streamed(_) if how.http_11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Body::Streamed(_) => {}
         }
         match (how.keep, how.http_11) {
-            (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
-            (true, false) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+            (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, true) => {}
         }
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Whether its end is told by closing the connection alone.
     pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
         !http_11 && matches!(self.body, Body::Streamed(_))
     }
+}
+
+/// Appends the name with a capital at the beginning of each word: case makes no difference, but to
+/// some clients (`ab` does not find a `content-length`).
+fn append_name(out: &mut Vec<u8>, name: &HeaderName) {
+    let mut begins = true;
+    out.extend(name.as_str().bytes().map(|byte| {
+        let byte = if begins { byte.to_ascii_uppercase() } else { byte };
+        begins = byte == b'-';
+        byte
+    }));
 }
 
 /// How a response is to be sent.

@@ -172,7 +172,7 @@ impl<H: Handler> Service<H> {
             }
             match next {
                 // Its last word, when there is nothing attached any more.
-                Next::Close if conn.second.is_none() => {
+                Next::Close if conn.second.is_none() && conn.wire.wrote => {
                     conn.closing = true;
                     return Ok(if conn.wire.flush()? { self.close(conn, input) } else { Outcome::Park });
                 }

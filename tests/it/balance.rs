@@ -271,7 +271,7 @@ fn a_client_that_has_sent_nothing_survives_its_upstream() {
 fn each_upstream_has_its_limit_and_the_excess_waits_in_a_line_or_hears_no() {
     let upstream = named("only");
     let config = Config {
-        max_connections_per_upstream: 1,
+        max_connections_per_upstream: Some(1),
         line: 1,
         busy_reply: b"busy\n".to_vec(),
         ..config(&[upstream.local_addr()])
@@ -298,7 +298,7 @@ fn each_upstream_has_its_limit_and_the_excess_waits_in_a_line_or_hears_no() {
 #[test]
 fn a_client_that_gives_up_leaves_the_line() {
     let upstream = named("only");
-    let config = Config { max_connections_per_upstream: 1, ..config(&[upstream.local_addr()]) };
+    let config = Config { max_connections_per_upstream: Some(1), ..config(&[upstream.local_addr()]) };
     let balancer = start(config);
     let first = connect(addr(&balancer));
     assert_eq!(ask(&first, "who"), "only");
@@ -461,7 +461,7 @@ fn a_reset_after_a_half_close_is_passed_on() {
 fn who_waited_in_vain_reads_its_busy_reply() {
     let upstream = named("only");
     let config = Config {
-        max_connections_per_upstream: 1,
+        max_connections_per_upstream: Some(1),
         queue_timeout: SOON,
         busy_reply: b"busy\n".to_vec(),
         ..config(&[upstream.local_addr()])

@@ -458,7 +458,7 @@ fn streamed_replies_are_chunked_and_for_old_clients_end_with_the_connection() {
     let mut stream = connect(handle.local_addr());
     stream.write_all(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
     let text = String::from_utf8(rest(&stream).expect("an end")).expect("text");
-    assert!(text.contains("transfer-encoding: chunked") && text.ends_with("yyyyyyyyyy\r\n"), "{text}");
+    assert!(text.contains("Transfer-Encoding: chunked") && text.ends_with("yyyyyyyyyy\r\n"), "{text}");
 }
 
 #[test]
