@@ -29,7 +29,7 @@
 //! | 503 | the server refused the connection |
 //! | 505 | its version is neither 1.1 nor 1.0 |
 //!
-//! Types are those of the crate [`http`](::http).
+//! Types are those of the crate `http`.
 
 mod body;
 mod chunked;
