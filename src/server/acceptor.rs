@@ -159,8 +159,11 @@ impl<H: Handler> Acceptor<H> {
         if more {
             return Ok(Pause { listen: true, until: Some(now) });
         }
+        let at_ease = self.admission.is_at_ease();
         let until = self.admission.caught_up(now);
-        self.follow_load();
+        if !at_ease {
+            self.follow_load();
+        }
         let nap = self.moderation.caught_up(now);
         if let Some(nap) = self.admission.nap().or(nap) {
             thread::sleep(nap);
@@ -180,7 +183,6 @@ impl<H: Handler> Acceptor<H> {
                 return Ok(Taken::All);
             }
             let verdict = self.decide(index, now, full.is_some());
-            self.follow_load();
             if let Verdict::Wait(until) = verdict {
                 return Ok(Taken::Pause(self.until_room(full, until)));
             }
@@ -207,13 +209,19 @@ impl<H: Handler> Acceptor<H> {
 
     /// What to do with the next newcomer.
     fn decide(&mut self, index: usize, now: Instant, full: bool) -> Verdict {
-        let overload = &self.pool.overload;
+        let pool = Arc::clone(&self.pool);
+        let overload = &pool.overload;
         let floods = || {
             let waiting = self.queue.len() + self.listeners[index].waiting();
             self.admission.is_flood(waiting, &overload.pace)
         };
         let stands = overload.line_stands(now) || (full && floods());
-        self.admission.decide(now, full, stands, &mut overload.budget.lock())
+        if !full && !stands && self.admission.is_at_ease() {
+            return Verdict::Admit;
+        }
+        let verdict = self.admission.decide(now, full, stands, &mut overload.budget.lock());
+        self.follow_load();
+        verdict
     }
 
     /// The newcomer that was accepted before there turned out to be no room, or a new one.

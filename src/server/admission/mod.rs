@@ -125,6 +125,11 @@ impl Admission {
         self.overloaded.then_some(NAP)
     }
 
+    /// Whether newcomers have simply been let in of late, so that there is nothing to think about.
+    pub(super) fn is_at_ease(&self) -> bool {
+        !self.overloaded && self.behind_since.is_none()
+    }
+
     /// Whether whoever is let in may have waited in the backlog before.
     pub(super) fn is_behind(&self) -> bool {
         self.behind_since.is_some()
