@@ -147,8 +147,8 @@ pub struct UpstreamStatus {
     pub failed: u64,
     /// How long making one takes, of the latest.
     pub connect_time: Duration,
-    /// Bytes sent to it, of the connections that have ended.
+    /// Bytes sent to it.
     pub sent: u64,
-    /// Bytes received from it, of the connections that have ended.
+    /// Bytes received from it.
     pub received: u64,
 }

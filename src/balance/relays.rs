@@ -1,12 +1,6 @@
 //! The handler: each connection is a relay, or on its way to become one.
 
-use std::{
-    borrow::Cow,
-    io,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{borrow::Cow, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
     io::Errno,
@@ -57,13 +51,8 @@ pub(super) struct Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        match &self.stage {
-            Stage::Waiting { waiter, .. } => self.upstreams.leave(waiter, false),
-            Stage::Relaying { lease, up, down, .. } => {
-                lease.upstream().sent.fetch_add(up.bytes, Relaxed);
-                lease.upstream().received.fetch_add(down.bytes, Relaxed);
-            }
-            Stage::Connecting { .. } | Stage::Ended => {}
+        if let Stage::Waiting { waiter, .. } = &self.stage {
+            self.upstreams.leave(waiter, false);
         }
     }
 }
@@ -104,7 +93,9 @@ impl Handler for Relays {
                     Err(error) => self.try_another(connection, lease, tried, &error)?,
                 },
                 Stage::Relaying { lease, tried, mut up, mut down } => {
+                    let before = (up.bytes, down.bytes);
                     let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
+                    lease.upstream().moved(up.bytes - before.0, down.bytes - before.1);
                     if moves_on(connection, &up, &down) {
                         if let Some(stage) = self.move_on(connection, &lease, &tried)? {
                             relay.stage = stage;

@@ -33,8 +33,19 @@ pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
     weight: u32,
     /// Bytes sent to it and received from it.
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Upstream {
+    /// Counts bytes that were sent to it and received from it.
+    pub(super) fn moved(&self, sent: u64, received: u64) {
+        for (count, bytes) in [(&self.sent, sent), (&self.received, received)] {
+            if bytes > 0 {
+                count.fetch_add(bytes, Relaxed);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
