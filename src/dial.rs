@@ -99,9 +99,7 @@ impl Config {
         ];
         for (name, time) in times {
             let Some(time) = time else { continue };
-            if !(Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&time) {
-                return Err(Error::setting(name, format!("{time:?}"), "1ms to 365 days"));
-            }
+            Error::check_time(name, time)?;
         }
         Ok(())
     }

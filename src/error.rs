@@ -1,4 +1,4 @@
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, ops::RangeInclusive, time::Duration};
 
 /// What can go wrong when a server is set up or shut down.
 ///
@@ -35,6 +35,16 @@ impl Error {
     /// One of a balancer's upstreams cannot be used.
     pub(crate) fn upstream(sentence: impl Into<String>) -> Self {
         Self(Kind::Upstream(sentence.into()))
+    }
+
+    /// Whether a time that a user has set is one that makes sense.
+    pub(crate) fn check_time(name: &'static str, time: Duration) -> Result<()> {
+        const ALLOWED: RangeInclusive<Duration> =
+            Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
+        if ALLOWED.contains(&time) {
+            return Ok(());
+        }
+        Err(Self::setting(name, format!("{time:?}"), "1ms to 365 days"))
     }
 
     pub(crate) fn no_listener() -> Self {

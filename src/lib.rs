@@ -34,6 +34,7 @@
 
 pub mod apps;
 pub mod balance;
+mod clock;
 pub mod dial;
 mod error;
 pub mod http;

@@ -6,9 +6,8 @@ mod web;
 
 use std::{borrow::Cow, thread, time::Duration};
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
-
 pub use self::{echo::Echo, hello::Hello, web::web};
+use crate::clock::thread_cpu_time;
 
 /// What every app can be told to do, for experiments.
 #[derive(Debug, Clone, Default)]
@@ -41,14 +40,8 @@ fn burn(work: Duration) {
     if work.is_zero() {
         return;
     }
-    let started = cpu_time();
-    while cpu_time() - started < work {
+    let started = thread_cpu_time();
+    while thread_cpu_time() - started < work {
         std::hint::spin_loop();
     }
-}
-
-fn cpu_time() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
-    // Neither is ever negative on this clock.
-    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
 }

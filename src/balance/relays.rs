@@ -267,21 +267,23 @@ fn relay_both(
 ) -> io::Result<bool> {
     let Some((client, second, piece)) = connection.pair() else { return Ok(false) };
     let upstream = &mut second.wire;
-    let untouched = !down.settled && up.bytes + down.bytes == 0 && !client.ended;
     let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
     // Not on to the other direction when this one fails: it would find the end of a stream.
     let more_up = up.go_on(client, upstream, piece, pipes, at_end(down))?;
-    let untouched = untouched && up.bytes == 0 && !up.ended;
-    let end_of_down = if untouched { AtEnd::Hold } else { at_end(up) };
+    let end_of_down = if untouched(up, down) { AtEnd::Hold } else { at_end(up) };
     let more_down = down.go_on(upstream, client, piece, pipes, end_of_down)?;
     Ok(more_up | more_down)
 }
 
+/// Whether nothing was passed on yet, so that another upstream could have the connection.
+fn untouched(up: &Flow, down: &Flow) -> bool {
+    !(down.settled || down.ended || up.ended) && up.bytes + down.bytes == 0
+}
+
 /// Whether the upstream has gone before anything was sent either way.
 fn moves_on(connection: &mut Connection<'_>, up: &Flow, down: &Flow) -> bool {
-    let untouched = !down.settled && !down.ended && up.bytes + down.bytes == 0 && !up.ended;
     connection.pair().is_some_and(|(client, second, _)| {
-        untouched && !client.failed() && (second.wire.ended || second.wire.failed())
+        untouched(up, down) && !client.failed() && (second.wire.ended || second.wire.failed())
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     AllDown, Config, UpstreamConfig,
@@ -126,9 +126,7 @@ impl Lease {
             _ => (counts.connect_time * 7 + time) / 8,
         };
         // There is room for another one to be connected.
-        let woken = self.upstreams.serve_line(&mut shared);
-        drop(shared);
-        woken.iter().for_each(|waiter| waiter.bell.ring());
+        self.upstreams.serve_line(shared);
     }
 
     /// Says that the connection could not be made, and why.
@@ -143,9 +141,7 @@ impl Drop for Lease {
         let counts = &mut shared.counts[self.index];
         counts.open -= 1;
         counts.connecting -= usize::from(self.connecting.is_some());
-        let woken = self.upstreams.serve_line(&mut shared);
-        drop(shared);
-        woken.iter().for_each(|waiter| waiter.bell.ring());
+        self.upstreams.serve_line(shared);
     }
 }
 
@@ -232,16 +228,17 @@ impl Upstreams {
         (0..self.all.len()).any(|index| self.may_serve(shared, index, tried))
     }
 
-    /// Gives places that have become free to those who wait; whom to wake, without the lock.
-    fn serve_line(self: &Arc<Self>, shared: &mut Shared) -> Vec<Arc<Waiter>> {
+    /// Gives places that have become free to those who wait, and wakes them without the lock.
+    fn serve_line(self: &Arc<Self>, mut shared: MutexGuard<'_, Shared>) {
         let mut woken = Vec::new();
         while let Some(waiter) = shared.line.front().cloned() {
-            let Some(lease) = self.choose(shared, &waiter.tried) else { break };
+            let Some(lease) = self.choose(&mut shared, &waiter.tried) else { break };
             shared.line.pop_front();
             *waiter.lease.lock() = Some(lease);
             woken.push(waiter);
         }
-        woken
+        drop(shared);
+        woken.iter().for_each(|waiter| waiter.bell.ring());
     }
 
     /// Takes note of a check, or of a connect that failed. An upstream changes its state after so
@@ -267,9 +264,7 @@ impl Upstreams {
             Err(cause) => tracing::warn!(upstream, cause, "down"),
         }
         // When the last one is down, they may be tried in spite of it.
-        let woken = self.serve_line(&mut shared);
-        drop(shared);
-        woken.iter().for_each(|waiter| waiter.bell.ring());
+        self.serve_line(shared);
     }
 
     /// A line for each upstream, and what is so for all of them.

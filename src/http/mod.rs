@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Heads and bodies of up to 16 KiB together are gathered while the connection is parked, so that
-//! no slow client costs a worker; for the rest of a larger body a worker waits, see [`Body`]. Connections are kept (HTTP/1.0: where the client asks for it), and pipelined
-//! requests are answered in their order; where others wait, one is answered at a time.
+//! no slow client costs a worker; for the rest of a larger body a worker waits, see [`Body`].
+//! Connections are kept (HTTP/1.0: where the client asks for it), and pipelined requests are
+//! answered in their order; where others wait, one is answered at a time.
 //!
 //! What cannot be answered is told so and closed:
 //!

@@ -25,9 +25,12 @@ use super::{
     listener::{AcceptError, Listener},
     moderation::Moderation,
     reactor::{Parking, Visit},
-    worker::{Newcomer, Pool, thread_cpu_time},
+    worker::{Newcomer, Pool},
 };
-use crate::wait::{poll_until, wait_until};
+use crate::{
+    clock::thread_cpu_time,
+    wait::{poll_until, wait_until},
+};
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,7 @@ const BATCH: usize = 64;
 /// look takes longer than a hundredth of it, the interval grows.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 const SWEEP_SHARE: u32 = 100;
+
 /// For how long to leave the listeners alone after running out of descriptors or memory.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -209,8 +213,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// What to do with the next newcomer.
     fn decide(&mut self, index: usize, now: Instant, full: bool) -> Verdict {
-        let pool = Arc::clone(&self.pool);
-        let overload = &pool.overload;
+        let overload = &self.pool.overload;
         let floods = || {
             let waiting = self.queue.len() + self.listeners[index].waiting();
             self.admission.is_flood(waiting, &overload.pace)
@@ -288,14 +291,12 @@ impl<H: Handler> Acceptor<H> {
     /// Parks a newcomer without a detour: its request is usually still on the way, and when it
     /// comes, it wakes an idle worker itself.
     fn park(&self, newcomer: Newcomer) {
-        let service = &self.pool.service;
-        let conn = Conn::new(newcomer.socket, newcomer.accepted);
-        let deadline = conn.deadline(&service.config);
-        service.control.counters.waited(Duration::ZERO);
-        match self.pool.reactor.park(conn, false, |_| true) {
-            Parking::Parked => service.control.sweep_at(deadline),
+        let counters = &self.pool.service.control.counters;
+        counters.waited(Duration::ZERO);
+        match self.pool.park(Conn::new(newcomer.socket, newcomer.accepted), false, |_| true) {
+            Parking::Parked => {}
             Parking::Returned(conn) | Parking::Failed(conn, _) => {
-                service.control.counters.failed.count();
+                counters.failed.count();
                 self.pool.retire(conn);
             }
         }

@@ -101,8 +101,6 @@ const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=16_000_000;
 const QUEUE_PER_WORKER: usize = 16;
 /// The wait that is aimed at by default: that of *Fail at Scale* (ACM Queue 2015).
 pub(super) const TARGET: Duration = Duration::from_millis(5);
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Descriptors that are kept for the listeners, epoll, eventfds, refusals under way and what the
 /// handler opens.
 const RESERVED_DESCRIPTORS: usize = 64;
@@ -126,15 +124,13 @@ impl Settings {
             ));
         }
         for (name, value) in [
-            ("target", self.target.unwrap_or(SHORTEST)),
+            ("target", self.target.unwrap_or(TARGET)),
             ("first_byte_timeout", self.first_byte_timeout),
             ("idle_timeout", self.idle_timeout),
             ("io_timeout", self.io_timeout),
             ("drain_timeout", self.drain_timeout),
         ] {
-            if !(SHORTEST..=LONGEST).contains(&value) {
-                return Err(Error::setting(name, format!("{value:?}"), "1ms to 365 days"));
-            }
+            Error::check_time(name, value)?;
         }
         Ok(Config {
             model: self.model,

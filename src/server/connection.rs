@@ -52,9 +52,6 @@ impl<'a> Connection<'a> {
     /// never waits. Gives the number of bytes; 0 when there was nothing, or no room, or when the
     /// client has [`ended`](Self::ended) its side.
     pub fn fill(&mut self) -> io::Result<usize> {
-        if self.wire.ended {
-            return Ok(0);
-        }
         Ok(self.wire.fill(self.input)?)
     }
 

@@ -93,8 +93,7 @@ impl<H: Handler> Service<H> {
         loop {
             let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
             let had_ended = conn.wire.ended;
-            let came = Connection::new(&mut conn.wire, &mut conn.second, input, &self.config, &self.control)
-                .fill()?;
+            let came = conn.wire.fill(input)?;
             let consumed = mem::take(&mut conn.wire.consumed);
             let next = if came > 0 || again || conn.wire.ended != had_ended {
                 expired = false;
@@ -288,8 +287,7 @@ impl<H: Handler> Service<H> {
     fn linger(&self, conn: &mut Conn<H::State>, input: &mut Input) -> Outcome {
         while conn.lingered <= LINGER_BYTES {
             input.load(Vec::new());
-            match Connection::new(&mut conn.wire, &mut conn.second, input, &self.config, &self.control).fill()
-            {
+            match conn.wire.fill(input) {
                 Ok(0) if conn.wire.ended => return Outcome::Close,
                 Ok(count) => conn.lingered += count,
                 // Its reply was sent; what the client does after that is no failure.

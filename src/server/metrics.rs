@@ -7,6 +7,8 @@ use std::{
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use crate::clock::us;
+
 /// A monotonic count.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -230,10 +232,6 @@ pub struct Metrics {
     pub wait_p999: Duration,
     /// The longest wait for a worker.
     pub wait_max: Duration,
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ms(time: Duration) -> u64 {

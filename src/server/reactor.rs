@@ -32,14 +32,15 @@ use rustix::{
 };
 
 use super::conn::{Conn, Second};
-use crate::wait::Bell;
+use crate::{clock::us, wait::Bell};
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;
 /// Events taken at a time. One at a time costs a twentieth more CPU per request on a kept connection.
 const EVENTS: usize = 16;
-/// A call that takes longer has waited for its events.
+/// For a call that is not to wait.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// A call that takes longer has waited for its events.
 const BLOCKED: Duration = Duration::from_micros(100);
 /// The key of the bell; no slot's, since their index would be beyond the last.
 const BELL: u64 = u64::MAX;
@@ -298,7 +299,7 @@ impl<S> Reactor<S> {
     }
 
     fn us(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.began).as_micros() as u64
+        us(at.saturating_duration_since(self.began))
     }
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker

@@ -130,7 +130,7 @@ impl Wire {
     /// as one edge (`epoll(7)`).
     pub(crate) fn fill(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
         let room = input.room();
-        if room == 0 {
+        if self.ended || room == 0 {
             return Ok(0);
         }
         loop {

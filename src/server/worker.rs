@@ -14,10 +14,7 @@ use std::{
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use rustix::{
-    net::{Shutdown, shutdown, sockopt},
-    time::{ClockId, Timespec, clock_gettime},
-};
+use rustix::net::{Shutdown, shutdown};
 
 use super::{
     admission::Line,
@@ -31,6 +28,7 @@ use super::{
     tcp_info::TcpInfo,
     wire::Input,
 };
+use crate::clock::thread_cpu_time;
 
 /// A connection in the queue.
 #[derive(Debug)]
@@ -136,22 +134,34 @@ impl<H: Handler> Pool<H> {
     pub(super) fn refuse(&self, mut conn: Conn<H::State>, why: Refusal, started: Duration) {
         let text = self.service.refusal(why);
         if text.is_empty() {
-            // With a linger time of zero, closing is a reset (socket(7)). Should it fail, the client
-            // gets an end of stream, which is the best that is left.
-            let _ = sockopt::set_socket_linger(&conn.wire.socket, Some(Duration::ZERO));
+            conn.wire.reset_on_close(true);
             self.retire(conn);
         } else if conn.wire.send(&text).is_ok() && self.service.start_lingering(&mut conn) {
             // A client that is gone needs no text, and the buffer takes it where nothing was sent.
             conn.refused = true;
-            let deadline = conn.deadline(&self.service.config);
-            match self.reactor.park(conn, false, |_| true) {
-                Parking::Parked => self.service.control.sweep_at(deadline),
+            match self.park(conn, false, |_| true) {
+                Parking::Parked => {}
                 Parking::Returned(conn) | Parking::Failed(conn, _) => self.retire(conn),
             }
         } else {
             self.retire(conn);
         }
         self.overload.budget.lock().charge(thread_cpu_time() - started);
+    }
+
+    /// Parks the connection, and sees to it that its deadline is kept.
+    pub(super) fn park(
+        &self,
+        conn: Conn<H::State>,
+        wake: bool,
+        stay: impl FnOnce(&Conn<H::State>) -> bool,
+    ) -> Parking<H::State> {
+        let deadline = conn.deadline(&self.service.config);
+        let parking = self.reactor.park(conn, wake, stay);
+        if matches!(parking, Parking::Parked) {
+            self.service.control.sweep_at(deadline);
+        }
+        parking
     }
 
     /// Releases the slot, closes, and counts.
@@ -373,9 +383,7 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     fn park(&self, conn: Conn<H::State>, wake: bool) -> Parking<H::State> {
-        let pool = self.pool;
-        let control = &pool.service.control;
-        let deadline = conn.deadline(&pool.service.config);
+        let control = &self.pool.service.control;
         // The stage is looked at with the slot locked: the acceptor changes it first and visits
         // the slots then, so that one of the two sees the other.
         let stay = |conn: &Conn<_>| {
@@ -383,11 +391,7 @@ impl<H: Handler> Worker<'_, H> {
             // Relays are closed by the acceptor, spread over the time.
             wake || conn.second.is_some() || !control.draining() || !may_end()
         };
-        let parking = pool.reactor.park(conn, wake, stay);
-        if matches!(parking, Parking::Parked) {
-            control.sweep_at(deadline);
-        }
-        parking
+        self.pool.park(conn, wake, stay)
     }
 }
 
@@ -403,11 +407,4 @@ fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
     *held = pool.reactor.poll();
     // Looking may have heard the bell, which was for the queue.
     held.is_some() || !pool.queue.is_empty()
-}
-
-/// CPU time of this thread.
-pub(super) fn thread_cpu_time() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
-    // Neither is ever negative on this clock.
-    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
 }

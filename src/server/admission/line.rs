@@ -4,6 +4,7 @@ use std::{
 };
 
 use super::pace::Pace;
+use crate::clock::us;
 
 /// A line in which requests wait for a worker, and whether it merely takes up a burst or stands.
 ///
@@ -77,10 +78,6 @@ impl Line {
     fn is_quiet(&self, now: Duration, target: Target) -> bool {
         us(now).saturating_sub(self.above_last_us.load(Relaxed)) > us(target.interval())
     }
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

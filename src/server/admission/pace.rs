@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use crate::clock::us;
+
 /// How long requests take, as the workers measure it, by the wall clock: two numbers that are read
 /// and written without a lock. An update that another overtakes is lost, which does no harm.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ impl Pace {
 
     /// Says that a request took so long.
     pub(in crate::server) fn took(&self, time: Duration) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(SHORTEST_US);
+        let us = us(time).max(SHORTEST_US);
         let mean = self.mean_us.load(Relaxed);
         if mean.abs_diff(us) > mean / NOTABLE {
             let step = mean.abs_diff(us).div_ceil(WEIGHT);
