@@ -510,3 +510,18 @@ fn a_relay_that_breaks_off_is_a_reset() {
     assert!(sent.is_err(), "all of it was taken");
     assert!(rest(&slow).is_err(), "it looks whole");
 }
+
+#[test]
+fn who_waits_because_too_many_are_being_connected_gets_its_turn() {
+    let (listener, slow, _fillers) = swallowing();
+    let balancer = start(Config { connect_timeout: PATIENCE, queue_timeout: PATIENCE, ..config(&[slow]) });
+    let clients: Vec<_> = (0..100).map(|_| connect(addr(&balancer))).collect();
+    await_that("some are being connected and the others wait", || {
+        let snapshot = balancer.snapshot();
+        snapshot.upstreams[0].connecting + snapshot.waiting == clients.len() && snapshot.waiting > 0
+    });
+    // Now it takes them; none of them ends, so that no place is given back.
+    rustix::net::listen(&listener, 1024).expect("it listens");
+    await_that("all are connected", || balancer.snapshot().upstreams[0].open == clients.len());
+    assert_eq!(balancer.snapshot().waiting, 0);
+}
