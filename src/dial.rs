@@ -29,7 +29,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::{
     error::{Error, Result},
-    wait::{Bell, poll_until},
+    sys::wait::{Bell, poll_until},
 };
 
 /// How to dial, and what counts as a success.

@@ -34,12 +34,11 @@
 
 pub mod apps;
 pub mod balance;
-mod clock;
 pub mod dial;
 mod error;
 pub mod http;
 mod server;
-mod wait;
+mod sys;
 
 pub use error::{Error, Result};
 pub use server::{Builder, Connection, Handle, Handler, Metrics, Model, Next, OnFull, Refusal, Server};

@@ -7,7 +7,7 @@ mod web;
 use std::{borrow::Cow, thread, time::Duration};
 
 pub use self::{echo::Echo, hello::Hello, web::web};
-use crate::clock::thread_cpu_time;
+use crate::sys::clock::thread_cpu_time;
 
 /// What every app can be told to do, for experiments.
 #[derive(Debug, Clone, Default)]

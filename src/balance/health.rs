@@ -14,7 +14,7 @@ use super::{Config, upstream::Upstreams};
 use crate::{
     dial::{self, Cancel, dial_with},
     error::{Error, Result},
-    wait::{Bell, wait_until},
+    sys::wait::{Bell, wait_until},
 };
 
 /// Tells the thread that checks to end.

@@ -16,7 +16,7 @@ use super::{
     AllDown, Config, UpstreamConfig,
     selection::{Candidate, Selection},
 };
-use crate::wait::Bell;
+use crate::sys::wait::Bell;
 
 /// All upstreams and the line before them.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{Cancel, Class, Config, Failure, Outcome, resolve::resolve};
-use crate::wait::poll_until;
+use crate::sys::wait::poll_until;
 
 /// How much of a reply is kept.
 const REPLY_LIMIT: usize = 1024;

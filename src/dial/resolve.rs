@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Cancel, Class, Failure};
-use crate::wait::{Bell, poll_until};
+use crate::sys::wait::{Bell, poll_until};
 
 /// Resolver threads in this process, those left behind included.
 static OUTSTANDING: AtomicUsize = AtomicUsize::new(0);

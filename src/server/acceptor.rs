@@ -28,8 +28,8 @@ use super::{
     worker::{Newcomer, Pool},
 };
 use crate::{
-    clock::thread_cpu_time,
-    wait::{poll_until, wait_until},
+    sys::clock::thread_cpu_time,
+    sys::wait::{poll_until, wait_until},
 };
 
 /// How a server ended.

@@ -14,7 +14,7 @@ use super::{
     control::Control,
     wire::{INPUT_LIMIT, Input, Wire},
 };
-use crate::wait::wait_until;
+use crate::sys::wait::wait_until;
 
 /// A connection as its handler sees it during one call.
 ///

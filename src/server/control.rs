@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::metrics::Counters;
-use crate::wait::Bell;
+use crate::sys::wait::Bell;
 
 /// What the threads of a server share whatever its handler is: its stage, its counts, and the
 /// acceptor's bell.

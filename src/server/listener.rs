@@ -9,7 +9,7 @@ use rustix::{
     net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
 };
 
-use super::tcp_info::TcpInfo;
+use crate::sys::tcp_info::TcpInfo;
 
 /// A listening socket whose backlog can be changed while it listens.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::clock::us;
+use crate::sys::clock::us;
 
 /// A monotonic count.
 #[derive(Debug, Default)]

@@ -14,7 +14,6 @@ mod metrics;
 mod moderation;
 mod overload;
 mod reactor;
-mod tcp_info;
 mod threads;
 mod wire;
 mod worker;

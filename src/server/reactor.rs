@@ -32,7 +32,7 @@ use rustix::{
 };
 
 use super::conn::{Conn, Second};
-use crate::{clock::us, wait::Bell};
+use crate::sys::{clock::us, wait::Bell};
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;

@@ -22,7 +22,7 @@ use super::{
     metrics::Gauges,
     wire::Input,
 };
-use crate::wait::{Bell, poll_until};
+use crate::sys::wait::{Bell, poll_until};
 
 /// What the acceptor and the connections' threads share.
 #[derive(Debug)]

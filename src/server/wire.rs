@@ -8,7 +8,7 @@ use rustix::{
     pipe::{SpliceFlags, splice},
 };
 
-use super::tcp_info::TcpInfo;
+use crate::sys::tcp_info::TcpInfo;
 
 /// The most input that is held for a connection whose handler does not take it.
 pub(super) const INPUT_LIMIT: usize = 16 * 1024;

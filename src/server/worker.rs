@@ -25,10 +25,9 @@ use super::{
     metrics::Gauges,
     overload::Overload,
     reactor::{Event, Key, Parking, Reactor, Visit},
-    tcp_info::TcpInfo,
     wire::Input,
 };
-use crate::clock::thread_cpu_time;
+use crate::sys::{clock::thread_cpu_time, tcp_info::TcpInfo};
 
 /// A connection in the queue.
 #[derive(Debug)]

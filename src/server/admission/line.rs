@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::pace::Pace;
-use crate::clock::us;
+use crate::sys::clock::us;
 
 /// A line in which requests wait for a worker, and whether it merely takes up a burst or stands.
 ///

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::us;
+use crate::sys::clock::us;
 
 /// How long requests take, as the workers measure it, by the wall clock: two numbers that are read
 /// and written without a lock. An update that another overtakes is lost, which does no harm.

@@ -9,15 +9,15 @@ use std::{
 
 /// What was asked for; the call takes about half a microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TcpInfo {
+pub(crate) struct TcpInfo {
     /// Since the client's last segment with data came, or since it connected where none has come.
     /// It goes by the kernel's tick, of 1 to 10 ms.
-    pub(super) age: Duration,
+    pub(crate) age: Duration,
     /// The connection is no more: its client has reset it. One that merely ended its side may
     /// still want its reply.
-    pub(super) gone: bool,
+    pub(crate) gone: bool,
     /// Of a listener: the connections that wait to be accepted.
-    pub(super) unacked: u32,
+    pub(crate) unacked: u32,
 }
 
 /// From the kernel's `include/net/tcp_states.h`.
@@ -25,7 +25,7 @@ const TCP_CLOSE: u8 = 7;
 
 impl TcpInfo {
     /// None where the kernel does not say.
-    pub(super) fn of(socket: &impl AsFd) -> Option<Self> {
+    pub(crate) fn of(socket: &impl AsFd) -> Option<Self> {
         // SAFETY: tcp_info is made of integers, for which zero is a value.
         let mut info: libc::tcp_info = unsafe { mem::zeroed() };
         let mut length = mem::size_of_val(&info) as libc::socklen_t;

@@ -1,0 +1,6 @@
+//! What the system is asked: times, descriptors, and what the kernel knows of a connection. It knows
+//! no server.
+
+pub(crate) mod clock;
+pub(crate) mod tcp_info;
+pub(crate) mod wait;
