@@ -37,11 +37,14 @@ pub mod balance;
 pub mod dial;
 mod error;
 pub mod http;
+mod metrics;
+mod overload;
 mod server;
 mod sys;
 
 pub use error::{Error, Result};
-pub use server::{Builder, Connection, Handle, Handler, Metrics, Model, Next, OnFull, Refusal, Server};
+pub use metrics::Metrics;
+pub use server::{Builder, Connection, Handle, Handler, Model, Next, OnFull, Refusal, Server};
 
 /// The README's example is a test.
 #[cfg(doctest)]

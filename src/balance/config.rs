@@ -50,12 +50,9 @@ pub struct Config {
     /// How connections are spread.
     pub policy: Policy,
     /// Connections that one upstream may have at once, those being made included, at least 1; none
-    /// means no limit.
+    /// means no limit. Others wait in line for a place, for as long as the server's
+    /// [`patience`](crate::Builder::patience) says.
     pub max_connections_per_upstream: Option<usize>,
-    /// Connections that may wait for a place at an upstream.
-    pub line: usize,
-    /// How long they may wait, 1 ms to 365 days.
-    pub queue_timeout: Duration,
     /// How long connecting to an upstream may take, 1 ms to 365 days.
     pub connect_timeout: Duration,
     /// What happens while every upstream is down.
@@ -81,8 +78,6 @@ impl Default for Config {
             upstreams: Vec::new(),
             policy: Policy::LeastConnections,
             max_connections_per_upstream: None,
-            line: 1000,
-            queue_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             all_down: AllDown::Refuse,
             check_interval: Duration::from_secs(2),
@@ -114,11 +109,7 @@ impl Config {
         if let Some((name, value)) = counts.into_iter().find(|&(_, value)| value == 0) {
             return Err(Error::setting(name, value, "1 or more"));
         }
-        let times = [
-            ("queue_timeout", self.queue_timeout),
-            ("connect_timeout", self.connect_timeout),
-            ("check_interval", self.check_interval),
-        ];
+        let times = [("connect_timeout", self.connect_timeout), ("check_interval", self.check_interval)];
         for (name, time) in times {
             Error::check_time(name, time)?;
         }

@@ -55,6 +55,7 @@ pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     let mut next = Instant::now();
     for part in (0..PARTS).cycle() {
         check(upstreams, part, &how, stop);
+        upstreams.report();
         next = (next + pause).max(Instant::now());
         // It fails only for lack of memory; then the next check comes early.
         let _ = wait_until(&stop.bell, PollFlags::IN, Some(next));

@@ -17,6 +17,7 @@
 
 mod config;
 mod health;
+mod line;
 mod relay;
 mod relays;
 mod selection;
@@ -49,7 +50,7 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     config.validate()?;
     let addrs = config.resolve()?;
     tracing::info!(?config, "balancing");
-    let upstreams = Upstreams::new(config.clone(), addrs);
+    let upstreams = Upstreams::new(config.clone(), addrs, server.patience_in_force());
     // Both sides have one.
     let server = server.descriptors_per_connection(2);
     let handle = server.serve(Relays::new(Arc::clone(&upstreams), config.clone()))?;
@@ -121,10 +122,18 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamStatus>,
     /// Connections that wait for a place at an upstream now.
     pub waiting: usize,
-    /// Connections refused because there was no upstream for them, or no place in the line.
-    pub refused: u64,
-    /// Connections that waited for a place for `queue_timeout`.
-    pub queue_timed_out: u64,
+    /// Connections refused because there was no upstream for them.
+    pub refused_no_upstream: u64,
+    /// Connections refused because they would have waited too long for a place at an upstream.
+    pub refused_line_full: u64,
+    /// Connections refused because they had waited too long.
+    pub line_shed: u64,
+    /// Connections that were reset by their client while they waited.
+    pub line_gone: u64,
+    /// Overloads of the upstreams that have begun: that more came than they could serve in time.
+    pub overloads_begun: u64,
+    /// Those of them that are over.
+    pub overloads_ended: u64,
 }
 
 /// How one upstream fares.

@@ -1,6 +1,6 @@
 //! The handler: each connection is a relay, or on its way to become one.
 
-use std::{borrow::Cow, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+use std::{borrow::Cow, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use rustix::{
     io::Errno,
@@ -9,8 +9,9 @@ use rustix::{
 
 use super::{
     Config,
+    line::{Tried, Turn, Waiter},
     relay::{AtEnd, Flow, Pipes},
-    upstream::{Lease, Place, Upstreams, Waiter},
+    upstream::{Lease, Place, Upstreams},
 };
 use crate::server::{Connection, Handler, Next, Refusal};
 
@@ -27,15 +28,14 @@ enum Stage {
     /// In line for a place.
     Waiting {
         waiter: Arc<Waiter>,
-        tried: Vec<usize>,
     },
     Connecting {
         lease: Lease,
-        tried: Vec<usize>,
+        tried: Tried,
     },
     Relaying {
         lease: Lease,
-        tried: Vec<usize>,
+        tried: Tried,
         up: Flow,
         down: Flow,
     },
@@ -46,13 +46,14 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Relay {
     upstreams: Arc<Upstreams>,
+    came: Instant,
     stage: Stage,
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Stage::Waiting { waiter, .. } = &self.stage {
-            self.upstreams.leave(waiter, false);
+        if let Stage::Waiting { waiter } = &self.stage {
+            self.upstreams.leave(waiter);
         }
     }
 }
@@ -61,23 +62,23 @@ impl Handler for Relays {
     type State = Relay;
 
     fn open(&self, connection: &mut Connection<'_>) -> io::Result<Relay> {
-        let mut relay = Relay { upstreams: Arc::clone(&self.upstreams), stage: Stage::Ended };
-        relay.stage = self.find_place(connection, Vec::new())?;
-        Ok(relay)
+        let came = Instant::now();
+        let stage = self.find_place(connection, came, Tried::default())?;
+        Ok(Relay { upstreams: Arc::clone(&self.upstreams), came, stage })
     }
 
     fn ready(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         loop {
             relay.stage = match std::mem::replace(&mut relay.stage, Stage::Ended) {
-                Stage::Waiting { waiter, tried } => match waiter.take() {
-                    Some(lease) => self.connect(connection, lease, tried)?,
-                    None if is_gone(connection) => {
-                        self.upstreams.leave(&waiter, false);
-                        return Ok(Next::Close);
+                Stage::Waiting { waiter } => match waiter.take() {
+                    Some(Turn::Place(lease)) => {
+                        self.connect(connection, relay.came, lease, waiter.tried.clone())?
                     }
+                    Some(Turn::Shed) => return self.refuse(connection),
                     None => {
-                        relay.stage = Stage::Waiting { waiter, tried };
-                        return Ok(Next::Park);
+                        let gone = connection.client().is_gone();
+                        relay.stage = Stage::Waiting { waiter };
+                        return Ok(if gone { Next::Close } else { Next::Park });
                     }
                 },
                 Stage::Connecting { mut lease, tried } => match connected(connection) {
@@ -85,19 +86,19 @@ impl Handler for Relays {
                         lease.connected();
                         Stage::Relaying { lease, tried, up: Flow::default(), down: Flow::default() }
                     }
-                    Ok(false) if is_gone(connection) => return Ok(Next::Close),
+                    Ok(false) if connection.client().is_gone() => return Ok(Next::Close),
                     Ok(false) => {
                         relay.stage = Stage::Connecting { lease, tried };
                         return Ok(Next::Park);
                     }
-                    Err(error) => self.try_another(connection, lease, tried, &error)?,
+                    Err(error) => self.try_another(connection, relay.came, lease, tried, &error)?,
                 },
                 Stage::Relaying { lease, tried, mut up, mut down } => {
                     let before = (up.bytes, down.bytes);
                     let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
                     lease.upstream().moved(up.bytes - before.0, down.bytes - before.1);
                     if moves_on(connection, &up, &down) {
-                        if let Some(stage) = self.move_on(connection, &lease, &tried)? {
+                        if let Some(stage) = self.move_on(connection, relay.came, &lease, &tried)? {
                             relay.stage = stage;
                             continue;
                         }
@@ -126,20 +127,18 @@ impl Handler for Relays {
 
     fn expired(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         match std::mem::replace(&mut relay.stage, Stage::Ended) {
-            // A place may have been found at this moment.
-            Stage::Waiting { waiter, tried } => match waiter.take() {
-                Some(lease) => {
-                    relay.stage = self.connect(connection, lease, tried)?;
-                    self.ready(connection, relay)
+            Stage::Waiting { waiter } => {
+                let until = self.upstreams.look_again(&waiter);
+                relay.stage = Stage::Waiting { waiter };
+                match until {
+                    Some(until) => connection.await_turn(until.saturating_duration_since(Instant::now())),
+                    None => tracing::debug!("a connection has waited too long for a place"),
                 }
-                None => {
-                    self.upstreams.leave(&waiter, true);
-                    self.refuse(connection)
-                }
-            },
+                self.ready(connection, relay)
+            }
             Stage::Connecting { lease, tried } => {
                 let error = io::Error::from(io::ErrorKind::TimedOut);
-                relay.stage = self.try_another(connection, lease, tried, &error)?;
+                relay.stage = self.try_another(connection, relay.came, lease, tried, &error)?;
                 self.ready(connection, relay)
             }
             stage => {
@@ -160,12 +159,13 @@ impl Relays {
     }
 
     /// A place at an upstream or in the line; else the client is told no.
-    fn find_place(&self, connection: &mut Connection<'_>, tried: Vec<usize>) -> io::Result<Stage> {
-        match self.upstreams.place(&tried)? {
-            Place::At(lease) => self.connect(connection, lease, tried),
+    fn find_place(&self, connection: &mut Connection<'_>, came: Instant, tried: Tried) -> io::Result<Stage> {
+        match self.upstreams.place(came, &tried, || connection.waker()) {
+            Place::At(lease) => self.connect(connection, came, lease, tried),
             Place::InLine(waiter) => {
-                connection.attach(waiter.bell.duplicate()?, self.config.queue_timeout);
-                Ok(Stage::Waiting { waiter, tried })
+                let until = self.upstreams.waits_until(&waiter);
+                connection.await_turn(until.saturating_duration_since(Instant::now()));
+                Ok(Stage::Waiting { waiter })
             }
             Place::Nowhere => {
                 self.refuse(connection)?;
@@ -184,7 +184,13 @@ impl Relays {
         Ok(Next::Close)
     }
 
-    fn connect(&self, connection: &mut Connection<'_>, lease: Lease, tried: Vec<usize>) -> io::Result<Stage> {
+    fn connect(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: Lease,
+        tried: Tried,
+    ) -> io::Result<Stage> {
         match dial(lease.upstream().addr) {
             Ok(socket) => {
                 connection.attach(socket, self.config.connect_timeout);
@@ -198,7 +204,7 @@ impl Relays {
                 self.refuse(connection)?;
                 Err(errno.into())
             }
-            Err(errno) => self.try_another(connection, lease, tried, &errno.into()),
+            Err(errno) => self.try_another(connection, came, lease, tried, &errno.into()),
         }
     }
 
@@ -206,12 +212,14 @@ impl Relays {
     fn move_on(
         &self,
         connection: &mut Connection<'_>,
+        came: Instant,
         lease: &Lease,
-        tried: &[usize],
+        tried: &Tried,
     ) -> io::Result<Option<Stage>> {
-        let tried = [tried, &[lease.index]].concat();
+        let mut tried = tried.clone();
+        tried.add(lease.index, Instant::now());
         match self.upstreams.another(&tried) {
-            Some(lease) => self.connect(connection, lease, tried).map(Some),
+            Some(lease) => self.connect(connection, came, lease, tried).map(Some),
             None => Ok(None),
         }
     }
@@ -219,14 +227,15 @@ impl Relays {
     fn try_another(
         &self,
         connection: &mut Connection<'_>,
+        came: Instant,
         lease: Lease,
-        mut tried: Vec<usize>,
+        mut tried: Tried,
         error: &io::Error,
     ) -> io::Result<Stage> {
         tracing::debug!(upstream = lease.upstream().name, %error, "trying another upstream");
-        tried.push(lease.index);
+        tried.add(lease.index, Instant::now());
         lease.failed(error);
-        self.find_place(connection, tried)
+        self.find_place(connection, came, tried)
     }
 }
 
@@ -244,13 +253,13 @@ fn dial(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
 
 /// Whether the connection to the upstream is made.
 fn connected(connection: &mut Connection<'_>) -> io::Result<bool> {
-    let Some((_, second, _)) = connection.pair() else { return Ok(false) };
-    match net::getpeername(&second.wire.socket) {
+    let Some((_, upstream, _)) = connection.pair() else { return Ok(false) };
+    match net::getpeername(&upstream.socket) {
         Ok(_) => {
-            second.awaited = None;
+            connection.arrived();
             Ok(true)
         }
-        Err(Errno::NOTCONN) => match sockopt::socket_error(&second.wire.socket)? {
+        Err(Errno::NOTCONN) => match sockopt::socket_error(&upstream.socket)? {
             Ok(()) => Ok(false),
             Err(errno) => Err(errno.into()),
         },
@@ -265,8 +274,7 @@ fn relay_both(
     down: &mut Flow,
     pipes: &Pipes,
 ) -> io::Result<bool> {
-    let Some((client, second, piece)) = connection.pair() else { return Ok(false) };
-    let upstream = &mut second.wire;
+    let Some((client, upstream, piece)) = connection.pair() else { return Ok(false) };
     let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
     // Not on to the other direction when this one fails: it would find the end of a stream.
     let more_up = up.go_on(client, upstream, piece, pipes, at_end(down))?;
@@ -282,23 +290,19 @@ fn untouched(up: &Flow, down: &Flow) -> bool {
 
 /// Whether the upstream has gone before anything was sent either way.
 fn moves_on(connection: &mut Connection<'_>, up: &Flow, down: &Flow) -> bool {
-    connection.pair().is_some_and(|(client, second, _)| {
-        untouched(up, down) && !client.failed() && (second.wire.ended || second.wire.failed())
+    connection.pair().is_some_and(|(client, upstream, _)| {
+        untouched(up, down) && !client.failed() && (upstream.ended || upstream.failed())
     })
 }
 
 fn is_flushed(connection: &mut Connection<'_>) -> bool {
-    connection.pair().is_none_or(|(client, second, _)| client.is_flushed() && second.wire.is_flushed())
+    connection.pair().is_none_or(|(client, upstream, _)| client.is_flushed() && upstream.is_flushed())
 }
 
 /// Passes a reset on.
 fn reset_both(connection: &mut Connection<'_>) {
-    if let Some((client, second, _)) = connection.pair() {
+    if let Some((client, upstream, _)) = connection.pair() {
         client.reset_on_close(true);
-        second.wire.reset_on_close(true);
+        upstream.reset_on_close(true);
     }
-}
-
-fn is_gone(connection: &mut Connection<'_>) -> bool {
-    connection.pair().is_some_and(|(client, ..)| client.is_gone())
 }

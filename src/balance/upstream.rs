@@ -1,7 +1,6 @@
 //! The upstreams: how many connections each has, who is up, and who waits for a place.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,15 +13,21 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     AllDown, Config, UpstreamConfig,
+    line::{Line, Tried, Turn, Waiter},
     selection::{Candidate, Selection},
 };
-use crate::sys::wait::Bell;
+use crate::{
+    overload::{Change, Gate, Kind, Take, Terms, Wait, Watch},
+    server::Waker,
+};
 
 /// All upstreams and the line before them.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     pub(super) all: Vec<Upstream>,
     config: Config,
+    /// Who may wait in line, and for how long.
+    gate: Gate,
     shared: Mutex<Shared>,
 }
 
@@ -52,9 +57,14 @@ impl Upstream {
 struct Shared {
     counts: Vec<Counts>,
     selection: Selection,
-    line: VecDeque<Arc<Waiter>>,
-    refused: u64,
-    timed_out: u64,
+    line: Line,
+    watch: Watch,
+    refused_no_upstream: u64,
+    refused_line_full: u64,
+    shed: u64,
+    gone: u64,
+    overloads_begun: u64,
+    overloads_ended: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,31 +80,15 @@ struct Counts {
     connect_time: Duration,
 }
 
-/// What was found for a newcomer.
+/// What was found for a connection.
 #[derive(Debug)]
 pub(super) enum Place {
     /// A place at this upstream, which is held from now on.
     At(Lease),
     /// A place in the line.
     InLine(Arc<Waiter>),
-    /// None, and none is to be expected.
+    /// None, or none in time.
     Nowhere,
-}
-
-/// A connection that waits for a place: its bell rings when there is one.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) bell: Bell,
-    lease: Mutex<Option<Lease>>,
-    /// Where it was before.
-    tried: Vec<usize>,
-}
-
-impl Waiter {
-    /// The place that was found for it, if one was.
-    pub(super) fn take(&self) -> Option<Lease> {
-        self.lease.lock().take()
-    }
 }
 
 /// A place at an upstream, given back when dropped.
@@ -102,8 +96,9 @@ impl Waiter {
 pub(super) struct Lease {
     upstreams: Arc<Upstreams>,
     pub(super) index: usize,
-    /// Since when it is being connected; none once it is.
-    connecting: Option<Instant>,
+    since: Instant,
+    /// It is not yet connected.
+    connecting: bool,
 }
 
 impl Lease {
@@ -113,14 +108,16 @@ impl Lease {
 
     /// Says that the connection was made.
     pub(super) fn connected(&mut self) {
-        let Some(since) = self.connecting.take() else { return };
+        if !std::mem::take(&mut self.connecting) {
+            return;
+        }
         let mut shared = self.upstreams.shared.lock();
         let counts = &mut shared.counts[self.index];
         counts.connecting -= 1;
         counts.connected += 1;
         counts.against = if counts.down { counts.against } else { 0 };
         // The weight of the latest is an eighth.
-        let time = since.elapsed();
+        let time = self.since.elapsed();
         counts.connect_time = match counts.connected {
             1 => time,
             _ => (counts.connect_time * 7 + time) / 8,
@@ -137,19 +134,27 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        let now = Instant::now();
+        let gate = &self.upstreams.gate;
         let mut shared = self.upstreams.shared.lock();
         let counts = &mut shared.counts[self.index];
         counts.open -= 1;
-        counts.connecting -= usize::from(self.connecting.is_some());
+        counts.connecting -= usize::from(self.connecting);
+        if !self.connecting {
+            gate.answered(now - self.since);
+            gate.turn(now, !shared.line.is_empty());
+        }
         self.upstreams.serve_line(shared);
     }
 }
 
+/// A connection may last for as long as it likes, and it is not to be waited for ten times over.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Connects under way at once to one upstream: one that swallows them is to hold few.
 const CONNECTING: usize = 64;
 
 impl Upstreams {
-    pub(super) fn new(config: Config, addrs: Vec<SocketAddr>) -> Arc<Self> {
+    pub(super) fn new(config: Config, addrs: Vec<SocketAddr>, patience: Duration) -> Arc<Self> {
         let upstream = |(UpstreamConfig { name, weight }, addr): (&UpstreamConfig, SocketAddr)| Upstream {
             name: name.clone(),
             addr,
@@ -161,84 +166,195 @@ impl Upstreams {
         let shared = Shared {
             counts: vec![Counts::default(); all.len()],
             selection: Selection::new(config.policy, all.len()),
-            line: VecDeque::new(),
-            refused: 0,
-            timed_out: 0,
+            line: Line::default(),
+            watch: Watch::default(),
+            refused_no_upstream: 0,
+            refused_line_full: 0,
+            shed: 0,
+            gone: 0,
+            overloads_begun: 0,
+            overloads_ended: 0,
         };
-        Arc::new(Self { all, config, shared: Mutex::new(shared) })
+        let servers = all.len() * config.max_connections_per_upstream.unwrap_or(CONNECTING);
+        // Who waits here costs nothing more, so that there is no need to leave anybody waiting.
+        let terms = Terms { patience, servers, refusal_budget: 1.0, longest: LONGEST };
+        let gate = Gate::new(terms, Instant::now());
+        Arc::new(Self { all, config, gate, shared: Mutex::new(shared) })
     }
 
-    /// A place for a newcomer that was not yet at those upstreams that it `tried`.
-    pub(super) fn place(self: &Arc<Self>, tried: &[usize]) -> std::io::Result<Place> {
+    /// A place for a connection that came at this time and was at those upstreams that it `tried`; a
+    /// place in the line needs a `waker`.
+    pub(super) fn place(
+        self: &Arc<Self>,
+        came: Instant,
+        tried: &Tried,
+        waker: impl FnOnce() -> Option<Waker>,
+    ) -> Place {
+        let now = Instant::now();
         let mut shared = self.shared.lock();
-        // Who was turned away elsewhere has waited already.
-        if (shared.line.is_empty() || !tried.is_empty())
-            && let Some(lease) = self.choose(&mut shared, tried)
-        {
-            return Ok(Place::At(lease));
+        // Whoever of those in line could have it has it already.
+        if let Some(lease) = self.choose(&mut shared, tried, now) {
+            return Place::At(lease);
         }
-        if self.may_come(&shared, tried) && shared.line.len() < self.config.line {
-            let waiter =
-                Arc::new(Waiter { bell: Bell::new()?, lease: Mutex::new(None), tried: tried.to_vec() });
-            shared.line.push_back(Arc::clone(&waiter));
-            return Ok(Place::InLine(waiter));
+        if !self.may_come(&shared) {
+            shared.refused_no_upstream += 1;
+            return Place::Nowhere;
         }
-        shared.refused += 1;
-        Ok(Place::Nowhere)
+        let waiting = shared.line.len();
+        let is_late = now >= came + self.gate.too_late();
+        let may_wait = !is_late && self.gate.fits(waiting);
+        let Some(waker) = may_wait.then(waker).flatten() else {
+            // Nobody is left where it is: it has been accepted.
+            let _ = self.gate.turn_away(now);
+            shared.refused_line_full += 1;
+            drop(shared);
+            self.report();
+            return Place::Nowhere;
+        };
+        self.gate.admitted(now, waiting);
+        Place::InLine(shared.line.join(came, tried.clone(), waker))
     }
 
     /// A place that is free at once, for a connection that was at those upstreams.
-    pub(super) fn another(self: &Arc<Self>, tried: &[usize]) -> Option<Lease> {
-        self.choose(&mut self.shared.lock(), tried)
+    pub(super) fn another(self: &Arc<Self>, tried: &Tried) -> Option<Lease> {
+        self.choose(&mut self.shared.lock(), tried, Instant::now())
     }
 
-    /// Takes a waiter out of the line that waits no more.
-    pub(super) fn leave(&self, waiter: &Arc<Waiter>, timed_out: bool) {
+    /// Takes a waiter out of the line whose client has gone.
+    pub(super) fn leave(self: &Arc<Self>, waiter: &Waiter) {
+        let now = Instant::now();
         let mut shared = self.shared.lock();
-        shared.line.retain(|other| !Arc::ptr_eq(other, waiter));
-        shared.timed_out += u64::from(timed_out);
+        if shared.line.leave(waiter) {
+            shared.gone += 1;
+            self.gate.gone(now, now - waiter.came);
+            self.serve_line(shared);
+        }
     }
 
-    fn choose(self: &Arc<Self>, shared: &mut Shared, tried: &[usize]) -> Option<Lease> {
+    /// Looks again whether there is a place for a waiter, of which some time has passed; until when it
+    /// is to wait, if it still is to.
+    pub(super) fn look_again(self: &Arc<Self>, waiter: &Waiter) -> Option<Instant> {
+        let now = Instant::now();
+        let mut shared = self.shared.lock();
+        if now >= waiter.came + self.gate.too_late() {
+            if shared.line.leave(waiter) {
+                shared.shed += 1;
+                self.gate.refused(now);
+                waiter.give(Turn::Shed);
+            }
+            self.serve_line(shared);
+            self.report();
+            return None;
+        }
+        self.serve_line(shared);
+        Some(self.waits_until(waiter))
+    }
+
+    /// Until when a waiter is to wait before it is looked at again.
+    pub(super) fn waits_until(&self, waiter: &Waiter) -> Instant {
+        let late = waiter.came + self.gate.too_late();
+        waiter.tried.next_forgotten(Instant::now()).map_or(late, |forgotten| forgotten.min(late))
+    }
+
+    fn choose(self: &Arc<Self>, shared: &mut Shared, tried: &Tried, now: Instant) -> Option<Lease> {
         let candidates: Vec<_> = (0..self.all.len())
             .map(|index| Candidate {
                 weight: self.all[index].weight,
                 open: shared.counts[index].open,
-                eligible: self.may_serve(shared, index, tried) && self.has_place(&shared.counts[index]),
+                eligible: self.has_place(shared, index) && !tried.contains(index, now),
             })
             .collect();
         let index = shared.selection.choose(&candidates)?;
         shared.counts[index].open += 1;
         shared.counts[index].connecting += 1;
-        Some(Lease { upstreams: Arc::clone(self), index, connecting: Some(Instant::now()) })
+        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true })
     }
 
-    fn has_place(&self, counts: &Counts) -> bool {
+    fn has_place(&self, shared: &Shared, index: usize) -> bool {
         let most = self.config.max_connections_per_upstream;
-        most.is_none_or(|most| counts.open < most) && counts.connecting < CONNECTING
+        let counts = &shared.counts[index];
+        let free = most.is_none_or(|most| counts.open < most) && counts.connecting < CONNECTING;
+        free && self.may_serve(shared, index)
     }
 
-    fn may_serve(&self, shared: &Shared, index: usize, tried: &[usize]) -> bool {
+    fn may_serve(&self, shared: &Shared, index: usize) -> bool {
         let all_down = || shared.counts.iter().all(|counts| counts.down);
-        let up = !shared.counts[index].down || (self.config.all_down == AllDown::Try && all_down());
-        up && !tried.contains(&index)
+        !shared.counts[index].down || (self.config.all_down == AllDown::Try && all_down())
     }
 
-    fn may_come(&self, shared: &Shared, tried: &[usize]) -> bool {
-        (0..self.all.len()).any(|index| self.may_serve(shared, index, tried))
+    fn may_come(&self, shared: &Shared) -> bool {
+        (0..self.all.len()).any(|index| self.may_serve(shared, index))
     }
 
-    /// Gives places that have become free to those who wait, and wakes them without the lock.
+    /// Gives places that are free to those who wait, and wakes them without the lock.
     fn serve_line(self: &Arc<Self>, mut shared: MutexGuard<'_, Shared>) {
+        let now = Instant::now();
         let mut woken = Vec::new();
-        while let Some(waiter) = shared.line.front().cloned() {
-            let Some(lease) = self.choose(&mut shared, &waiter.tried) else { break };
-            shared.line.pop_front();
-            *waiter.lease.lock() = Some(lease);
+        while let Some(waiter) = self.next_in_line(&mut shared, now) {
+            let wait = now.saturating_duration_since(waiter.came);
+            if self.gate.take(Kind::Newcomer, Wait::Known(wait), now, shared.line.len()) == Take::Shed {
+                shared.shed += 1;
+                waiter.give(Turn::Shed);
+            } else if let Some(lease) = self.choose(&mut shared, &waiter.tried, now) {
+                waiter.give(Turn::Place(lease));
+            }
             woken.push(waiter);
         }
+        if shared.line.is_empty() {
+            self.gate.no_line();
+            if (0..self.all.len()).any(|index| self.has_place(&shared, index)) {
+                self.gate.idle(now);
+            }
+        }
         drop(shared);
-        woken.iter().for_each(|waiter| waiter.bell.ring());
+        woken.iter().for_each(|waiter| waiter.wake());
+    }
+
+    /// The first in line for whom there is a place.
+    fn next_in_line(&self, shared: &mut Shared, now: Instant) -> Option<Arc<Waiter>> {
+        if shared.line.is_empty() {
+            return None;
+        }
+        let free: Vec<_> = (0..self.all.len()).filter(|&index| self.has_place(shared, index)).collect();
+        if free.is_empty() {
+            return None;
+        }
+        shared.line.take_first(|waiter| free.iter().any(|&index| !waiter.tried.contains(index, now)))
+    }
+
+    /// Says when an overload of the upstreams begins, and when it is over.
+    pub(super) fn report(&self) {
+        let now = Instant::now();
+        let mut shared = self.shared.lock();
+        if !self.gate.is_overloaded(now) && shared.watch.next_look().is_none() {
+            return;
+        }
+        self.gate.look(now);
+        let turned_away = [shared.refused_line_full, shared.shed, shared.gone];
+        let change = shared.watch.look(now, self.gate.is_overloaded(now), &turned_away);
+        match &change {
+            Some(Change::Begun) => shared.overloads_begun += 1,
+            Some(Change::Ended { .. }) => shared.overloads_ended += 1,
+            None => {}
+        }
+        drop(shared);
+        match change {
+            Some(Change::Begun) => {
+                tracing::warn!("the upstreams are overloaded: more comes than they can serve in time");
+            }
+            Some(Change::Ended { lasted, turned_away }) => {
+                if let [line_full, shed, gone] = turned_away[..] {
+                    tracing::warn!(
+                        ?lasted,
+                        refused_line_full = line_full,
+                        shed,
+                        gone,
+                        "the upstreams' overload is over"
+                    );
+                }
+            }
+            None => {}
+        }
     }
 
     /// Takes note of a check, or of a connect that failed. An upstream changes its state after so
@@ -263,6 +379,8 @@ impl Upstreams {
             Ok(()) => tracing::info!(upstream, "up again"),
             Err(cause) => tracing::warn!(upstream, cause, "down"),
         }
+        let up = shared.counts.iter().filter(|counts| !counts.down).count();
+        self.gate.set_servers(up * self.config.max_connections_per_upstream.unwrap_or(CONNECTING));
         // When the last one is down, they may be tried in spite of it.
         self.serve_line(shared);
     }
@@ -285,8 +403,12 @@ impl Upstreams {
         super::Snapshot {
             upstreams: self.all.iter().zip(&shared.counts).map(status).collect(),
             waiting: shared.line.len(),
-            refused: shared.refused,
-            queue_timed_out: shared.timed_out,
+            refused_no_upstream: shared.refused_no_upstream,
+            refused_line_full: shared.refused_line_full,
+            line_shed: shared.shed,
+            line_gone: shared.gone,
+            overloads_begun: shared.overloads_begun,
+            overloads_ended: shared.overloads_ended,
         }
     }
 }

@@ -27,15 +27,9 @@ pub(super) struct Args {
     /// How connections are spread
     #[arg(long, default_value = "least-connections", value_parser = policy_parser())]
     policy: Policy,
-    /// Connections that one upstream may have at once [default: no limit]
+    /// Connections that one upstream may have at once; others wait in line [default: no limit]
     #[arg(long, value_name = "N")]
     max_connections_per_upstream: Option<usize>,
-    /// Connections that may wait for a place at an upstream
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    line: usize,
-    /// How long they may wait for it
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = humantime::parse_duration)]
-    queue_timeout: Duration,
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
     connect_timeout: Duration,
@@ -75,8 +69,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         upstreams: args.upstreams,
         policy: args.policy,
         max_connections_per_upstream: args.max_connections_per_upstream,
-        line: args.line,
-        queue_timeout: args.queue_timeout,
         connect_timeout: args.connect_timeout,
         all_down: args.all_down,
         check_interval: args.check_interval,
@@ -135,8 +127,12 @@ impl fmt::Display for Status {
         writeln!(f, "{table}")?;
         for (name, value) in [
             ("line_waiting", snapshot.waiting as u64),
-            ("line_timed_out", snapshot.queue_timed_out),
-            ("refused_no_upstream", snapshot.refused),
+            ("line_shed", snapshot.line_shed),
+            ("line_gone", snapshot.line_gone),
+            ("refused_line_full", snapshot.refused_line_full),
+            ("refused_no_upstream", snapshot.refused_no_upstream),
+            ("upstream_overloads_begun", snapshot.overloads_begun),
+            ("upstream_overloads_ended", snapshot.overloads_ended),
         ] {
             writeln!(f, "{name:<25}{value}")?;
         }

@@ -36,27 +36,27 @@ pub(super) struct PoolArgs {
     /// Threads that serve requests [default: the CPUs that this process may use]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// Newcomers that may wait for a worker [default: 16 for each worker]
+    /// Newcomers that may wait for a worker, for a burst; what bounds their wait is the patience
+    /// [default: 16384]
     #[arg(long, value_name = "N")]
     queue: Option<usize>,
     /// Newcomers that the kernel may hold; kept shorter while overloaded [default: 1024]
     #[arg(long, value_name = "N")]
     backlog: Option<u32>,
-    /// When full for more than 100 ms: stop accepting until there is room, tell newcomers no, or
-    /// tell the one that has been in the queue longest no
+    /// When newcomers would wait too long: stop accepting until there is room, tell them no, or tell
+    /// the one that has been in the queue longest no
     #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = on_full_parser())]
     on_full: OnFull,
     /// What a refused client is sent; escapes such as \r\n are understood [default: none,
     /// a reset, or 503 over HTTP]
     #[arg(long, value_name = "TEXT", value_parser = values::text, default_value = "", hide_default_value = true)]
     pub(super) busy_reply: std::vec::Vec<u8>,
-    /// The wait for a worker that is aimed at; when all have waited longer for a while, those who
-    /// have waited over twice as long are refused; off sheds nobody
-    #[arg(long, value_name = "D", default_value = "5ms", value_parser = target)]
-    target: Target,
+    /// How long clients wait: who could not be served within it is refused at once
+    #[arg(long, value_name = "D", default_value = "500ms", value_parser = humantime::parse_duration)]
+    patience: Duration,
     /// What refusals may cost, as a share of one CPU such as 3%; beyond it newcomers are left to
     /// the kernel
-    #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = values::share)]
+    #[arg(long, value_name = "SHARE", default_value = "1.5%", value_parser = values::share)]
     refusal_budget: f64,
     /// Connections open at once; beyond it the longest idle one gives way [default: from the limit
     /// of open files, which is raised to its hard value]
@@ -90,23 +90,12 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
     })
 }
 
-/// None where nobody is to be shed.
-#[derive(Debug, Clone, Copy)]
-struct Target(Option<Duration>);
-
-fn target(text: &str) -> Result<Target, humantime::DurationError> {
-    if text == "off" {
-        return Ok(Target(None));
-    }
-    humantime::parse_duration(text).map(|target| Target(Some(target)))
-}
-
 impl PoolArgs {
     /// The server that they describe, listening here where they name no address.
     pub(super) fn builder(&self, default_addr: &str) -> Builder {
         let mut builder = Server::builder()
             .on_full(self.on_full)
-            .target(self.target.0)
+            .patience(self.patience)
             .refusal_budget(self.refusal_budget)
             .first_byte_timeout(self.first_byte_timeout)
             .idle_timeout(self.idle_timeout)

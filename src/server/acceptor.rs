@@ -1,8 +1,10 @@
 //! The acceptor: lets newcomers in, keeps the time of parked connections, and ends the server.
 
 mod drain;
+mod overdue;
 
 use std::{
+    collections::VecDeque,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::SeqCst},
     thread,
@@ -17,7 +19,7 @@ use rustix::{
 
 use self::drain::Spread;
 use super::{
-    admission::{Admission, Verdict},
+    config::OnFull,
     conn::{Conn, Phase},
     control::Room,
     eviction::{self, Eviction},
@@ -28,8 +30,11 @@ use super::{
     worker::{Newcomer, Pool},
 };
 use crate::{
-    sys::clock::thread_cpu_time,
-    sys::wait::{poll_until, wait_until},
+    overload::{Change, Verdict, Watch},
+    sys::{
+        clock::thread_cpu_time,
+        wait::{poll_until, wait_until},
+    },
 };
 
 /// How a server ended.
@@ -41,6 +46,11 @@ pub(super) enum Ending {
     ListenerFailed(Errno),
 }
 
+/// A queue that is full by count is a burst for this long, and then overload, if no place was made.
+const BURST: Duration = Duration::from_millis(100);
+/// Newcomers for each worker that may be parked without passing through the queue before the workers
+/// get a chance to be busy.
+const DIRECT: usize = 16;
 /// Newcomers taken from one listener before the others, and the time, get their turn.
 const BATCH: usize = 64;
 /// Between two looks for expired connections, so that deadlines are kept to about this; where a
@@ -73,11 +83,18 @@ pub(super) struct Acceptor<H: Handler> {
     pool: Arc<Pool<H>>,
     listeners: Vec<Listener>,
     queue: Sender<Newcomer>,
-    admission: Admission,
+    /// When each of those in the queue was accepted; the first may have been taken already.
+    queued: VecDeque<Instant>,
+    /// Newcomers had to wait in the backlog, and not all of those are in yet.
+    behind: bool,
+    /// Since when there has been no place for a newcomer.
+    stuck_since: Option<Instant>,
+    /// When to see next whether somebody waits who ought not to, while all workers are busy.
+    overdue_at: Instant,
+    watch: Watch,
     moderation: Moderation,
     backoff: Backoff,
-    /// Newcomers that may still be parked without passing through the queue before the workers
-    /// get a chance to be busy: as many as it holds, so that this is no way around it.
+    /// Newcomers that may still be parked without passing through the queue.
     direct_left: usize,
     eviction: Eviction,
     /// A newcomer that was accepted when there turned out to be no room for it.
@@ -107,9 +124,12 @@ enum Taken {
 impl<H: Handler> Acceptor<H> {
     pub(super) fn new(pool: Arc<Pool<H>>, listeners: Vec<Listener>, queue: Sender<Newcomer>) -> Self {
         let now = Instant::now();
-        let config = &pool.service.config;
         Self {
-            admission: Admission::new(config.on_full, config.queue, config.workers, config.target, now),
+            queued: VecDeque::new(),
+            behind: false,
+            stuck_since: None,
+            overdue_at: now,
+            watch: Watch::default(),
             pool,
             listeners,
             queue,
@@ -132,7 +152,9 @@ impl<H: Handler> Acceptor<H> {
             match self.take_newcomers() {
                 Ok(pause) => {
                     let sweep = self.sweep_when_due();
-                    let until = [pause.until, sweep].into_iter().flatten().min();
+                    let overdue = self.refuse_overdue_when_due();
+                    let report = self.report();
+                    let until = [pause.until, sweep, overdue, report].into_iter().flatten().min();
                     self.wait(Pause { until, ..pause });
                 }
                 Err(errno) => {
@@ -163,42 +185,40 @@ impl<H: Handler> Acceptor<H> {
         if more {
             return Ok(Pause { listen: true, until: Some(now) });
         }
-        let at_ease = self.admission.is_at_ease();
-        let until = self.admission.caught_up(now);
-        if !at_ease {
-            self.follow_load();
-        }
-        let nap = self.moderation.caught_up(now);
-        if let Some(nap) = self.admission.nap().or(nap) {
+        self.behind = false;
+        self.follow_load(now);
+        let moderate = self.moderation.caught_up(now);
+        if let Some(nap) = self.pool.gate.nap(now).or(moderate) {
             thread::sleep(nap);
         }
-        Ok(Pause { listen: true, until })
+        Ok(Pause { listen: true, until: None })
     }
 
     fn take_from(&mut self, index: usize) -> Result<Taken, Errno> {
-        for taken in 0..BATCH {
+        for _ in 0..BATCH {
             let now = Instant::now();
-            if taken > self.listeners[index].backlog() as usize {
-                self.admission.pressed(now);
-            }
-            let full = self.full(now);
+            let lacking = self.lacking(now);
             // A full house is of no concern as long as nobody is at the door.
-            if full.is_some() && !self.is_awaited(index) {
+            if lacking.is_some() && !self.is_awaited(index) {
                 return Ok(Taken::All);
             }
-            let verdict = self.decide(index, now, full.is_some());
-            if let Verdict::Wait(until) = verdict {
-                return Ok(Taken::Pause(self.until_room(full, until)));
+            if let Some(room) = lacking
+                && let Verdict::Hold(until) = self.turn_away(index, room, now)
+            {
+                self.behind = true;
+                self.follow_load(now);
+                return Ok(Taken::Pause(self.until_room(room, until)));
             }
-            let started = if full.is_some() { thread_cpu_time() } else { Duration::ZERO };
+            let started = if lacking.is_some() { thread_cpu_time() } else { Duration::ZERO };
             match self.accept(index) {
                 Ok(socket) => {
                     // In turn, so that where there is little room, each has its share of it.
                     self.first_listener = (index + 1) % self.listeners.len();
-                    let newcomer = Newcomer { socket, accepted: now, late: self.admission.is_behind() };
-                    match full {
+                    let newcomer = Newcomer { socket, accepted: now, late: self.behind };
+                    let replaces = self.pool.service.config.on_full == OnFull::DropOldest;
+                    match lacking {
                         None => self.admit(newcomer),
-                        Some(Room::Queue) if verdict == Verdict::Replace => self.replace(newcomer, started),
+                        Some(Room::Queue) if replaces => self.replace(newcomer, started),
                         Some(room) => self.refuse(newcomer, room, started),
                     }
                 }
@@ -211,20 +231,18 @@ impl<H: Handler> Acceptor<H> {
         Ok(Taken::Batch)
     }
 
-    /// What to do with the next newcomer.
-    fn decide(&mut self, index: usize, now: Instant, full: bool) -> Verdict {
-        let overload = &self.pool.overload;
-        let floods = || {
-            let waiting = self.queue.len() + self.listeners[index].waiting();
-            self.admission.is_flood(waiting, &overload.pace)
+    /// What to do with a newcomer for whom there is no room. Where the queue or the connections are at
+    /// their bound by count, newcomers wait in the backlog as long as places are made.
+    fn turn_away(&mut self, index: usize, room: Room, now: Instant) -> Verdict {
+        let since = *self.stuck_since.get_or_insert(now);
+        let gate = &self.pool.gate;
+        let queued = self.queue.len();
+        let longest = match room {
+            Room::Queue if !gate.fits(queued + self.listeners[index].waiting()) => Duration::ZERO,
+            Room::Queue => BURST,
+            Room::Connection => gate.tolerance(),
         };
-        let stands = overload.line_stands(now) || (full && floods());
-        if !full && !stands && self.admission.is_at_ease() {
-            return Verdict::Admit;
-        }
-        let verdict = self.admission.decide(now, full, stands, &mut overload.budget.lock());
-        self.follow_load();
-        verdict
+        if now < since + longest { Verdict::Hold(Some(since + longest)) } else { gate.turn_away(now) }
     }
 
     /// The newcomer that was accepted before there turned out to be no room, or a new one.
@@ -243,13 +261,18 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// What there is no room in, if anything. A place that an idle connection can give up is room.
-    fn full(&mut self, now: Instant) -> Option<Room> {
+    fn lacking(&mut self, now: Instant) -> Option<Room> {
         let service = &self.pool.service;
-        if self.queue.len() >= self.pool.overload.limit() {
+        let queued = self.queue.len();
+        if queued >= service.config.queue || !self.pool.gate.fits(queued) {
             return Some(Room::Queue);
         }
         let at_limit = service.control.open.load(SeqCst) >= service.config.max_connections;
-        (at_limit && !self.eviction.is_possible(&self.pool.reactor, now)).then_some(Room::Connection)
+        if at_limit && !self.eviction.is_possible(&self.pool.reactor, now) {
+            return Some(Room::Connection);
+        }
+        self.stuck_since = None;
+        None
     }
 
     fn admit(&mut self, newcomer: Newcomer) {
@@ -270,30 +293,44 @@ impl<H: Handler> Acceptor<H> {
             }
         }
         control.open.fetch_add(1, SeqCst);
-        self.admission.admitted();
+        pool.gate.admitted(newcomer.accepted, self.queue.len());
         self.moderation.newcomer();
         self.backoff = Backoff::new();
         control.counters.accepted.count();
         let direct = H::CLIENT_SPEAKS_FIRST && self.direct_left > 0 && !control.draining();
-        if direct && pool.has_idle_worker() {
+        if direct && pool.reactor.queue.has_idle_worker() {
             self.direct_left -= 1;
-            return self.park(newcomer);
+            return self.park(Conn::new(newcomer.socket, newcomer.accepted));
         }
+        self.enqueue(newcomer);
+    }
+
+    fn enqueue(&mut self, newcomer: Newcomer) {
+        let pool = Arc::clone(&self.pool);
+        let control = &pool.service.control;
+        self.queued.push_back(newcomer.accepted);
         // It is the only sender and has seen that there is room.
         if let Err(error) = self.queue.try_send(newcomer) {
             control.open.fetch_sub(1, SeqCst);
             return self.refuse(error.into_inner(), Room::Queue, thread_cpu_time());
         }
-        control.counters.queue_highest.raise(self.queue.len() as u64);
-        pool.announce();
+        let queued = self.queue.len();
+        control.counters.queue_highest.raise(queued as u64);
+        self.forget_taken(queued);
+        pool.reactor.queue.announce();
+    }
+
+    /// Forgets those who have left the queue.
+    fn forget_taken(&mut self, queued: usize) {
+        self.queued.drain(..self.queued.len().saturating_sub(queued));
     }
 
     /// Parks a newcomer without a detour: its request is usually still on the way, and when it
     /// comes, it wakes an idle worker itself.
-    fn park(&self, newcomer: Newcomer) {
+    fn park(&self, conn: Conn<H::State>) {
         let counters = &self.pool.service.control.counters;
-        counters.waited(Duration::ZERO);
-        match self.pool.park(Conn::new(newcomer.socket, newcomer.accepted), false, |_| true) {
+        counters.waits.record(Duration::ZERO);
+        match self.pool.park(conn, false, |_| true) {
             Parking::Parked => {}
             Parking::Returned(conn) | Parking::Failed(conn, _) => {
                 counters.failed.count();
@@ -311,8 +348,9 @@ impl<H: Handler> Acceptor<H> {
         };
         counter.count();
         control.open.fetch_add(1, SeqCst);
+        let accepted = newcomer.accepted;
         self.pool.refuse(Conn::new(newcomer.socket, newcomer.accepted), why, started);
-        control.counters.refused_after(newcomer.accepted.elapsed());
+        control.counters.refusals.record(accepted.elapsed());
     }
 
     /// Tells the one that has been in the queue longest no, and lets the newcomer in.
@@ -325,17 +363,15 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Waits for room, unless it has been made meanwhile.
-    fn until_room(&mut self, room: Option<Room>, until: Option<Instant>) -> Pause {
+    fn until_room(&mut self, room: Room, until: Option<Instant>) -> Pause {
         let now = Instant::now();
-        if let Some(room) = room {
-            self.pool.service.control.want_room(room);
-            if self.full(now).is_some() {
-                // A connection that may give way says nothing; it has to be looked for.
-                let look = (room == Room::Connection).then_some(now + eviction::INTERVAL);
-                return Pause { listen: false, until: [until, look].into_iter().flatten().min() };
-            }
-            self.pool.service.control.want_no_room();
+        self.pool.service.control.want_room(room);
+        if self.lacking(now).is_some() {
+            // A connection that may give way says nothing; it has to be looked for.
+            let look = (room == Room::Connection).then_some(now + eviction::INTERVAL);
+            return Pause { listen: false, until: [until, look].into_iter().flatten().min() };
         }
+        self.pool.service.control.want_no_room();
         Pause { listen: true, until: Some(now) }
     }
 
@@ -348,25 +384,60 @@ impl<H: Handler> Acceptor<H> {
         Pause { listen: false, until: Some(Instant::now() + pause) }
     }
 
-    /// Keeps the queue and the backlogs short while overloaded.
-    fn follow_load(&mut self) {
-        let overload = &self.pool.overload;
-        overload.follow(self.admission.limit(&overload.pace), self.admission.is_tight());
-        let (refusing, waiting) = self.admission.times();
-        let counters = &self.pool.service.control.counters;
-        counters.refusing_ms.raise(refusing.as_millis() as u64);
-        counters.waiting_ms.raise(waiting.as_millis() as u64);
+    /// Keeps the backlogs short while people are refused: each would be a second, hidden queue.
+    fn follow_load(&mut self, now: Instant) {
         let usual = self.pool.service.config.backlog;
         for listener in &mut self.listeners {
-            let loopback = listener.addr().ip().is_loopback();
-            let short = self.admission.short_backlog(loopback, &self.pool.overload.pace);
+            let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }
     }
 
+    /// Says when an overload begins and when it is over. Gives when to look next, if at all.
+    fn report(&mut self) -> Option<Instant> {
+        let gate = &self.pool.gate;
+        let now = Instant::now();
+        if !gate.is_overloaded(now) && self.watch.next_look().is_none() {
+            return None;
+        }
+        gate.look(now);
+        let counters = &self.pool.service.control.counters;
+        let turned_away = [
+            &counters.refused_queue_full,
+            &counters.refused_connections_full,
+            &counters.refused_oldest,
+            &counters.shed,
+            &counters.gone,
+        ];
+        match self.watch.look(now, gate.is_overloaded(now), &turned_away.map(|counter| counter.get())) {
+            Some(Change::Begun) => {
+                counters.overloads_begun.count();
+                let patience = self.pool.service.config.patience;
+                tracing::warn!(?patience, "overloaded: more comes than can be served in time");
+            }
+            Some(Change::Ended { lasted, turned_away }) => {
+                counters.overloads_ended.count();
+                if let [queue_full, connections_full, oldest, shed, gone] = turned_away[..] {
+                    tracing::warn!(
+                        ?lasted,
+                        refused_queue_full = queue_full,
+                        refused_connections_full = connections_full,
+                        refused_oldest = oldest,
+                        shed,
+                        gone,
+                        "the overload is over"
+                    );
+                }
+            }
+            None => {}
+        }
+        [gate.next_look(now), self.watch.next_look()].into_iter().flatten().min()
+    }
+
     /// Waits for newcomers, the bell or the time.
     fn wait(&mut self, pause: Pause) {
-        self.direct_left = self.pool.service.config.queue;
+        self.direct_left = DIRECT * self.pool.service.config.workers;
+        let paused = self.behind.then(Instant::now);
         let bell = &self.pool.service.control.bell;
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         if pause.listen {
@@ -376,6 +447,9 @@ impl<H: Handler> Acceptor<H> {
         let _ = poll_until(&mut fds, pause.until);
         if !fds[0].revents().is_empty() {
             bell.silence();
+        }
+        if let Some(since) = paused {
+            self.pool.service.control.counters.left_waiting_ms.add(since.elapsed().as_millis() as u64);
         }
     }
 
@@ -412,7 +486,7 @@ impl<H: Handler> Acceptor<H> {
         self.pool.reactor.visit_parked(visit, |conn| service.retire(conn));
         service.control.end_sweep(next);
         if self.pool.reactor.has_ready() {
-            self.pool.announce();
+            self.pool.reactor.queue.announce();
         }
         started.elapsed()
     }

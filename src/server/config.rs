@@ -2,9 +2,13 @@ use std::{ops::RangeInclusive, thread, time::Duration};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    overload::Terms,
+};
 
-/// What happens to newcomers while the queue, or the number of open connections, is at its limit.
+/// What happens to newcomers who would wait for too long: for a worker, or while as many connections
+/// are open as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFull {
     /// Stop accepting until there is room. Newcomers wait in the kernel's backlog, which is kept
@@ -42,13 +46,25 @@ pub(super) struct Config {
     pub(super) queue: usize,
     pub(super) backlog: u32,
     pub(super) on_full: OnFull,
-    pub(super) target: Option<Duration>,
+    pub(super) patience: Duration,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: usize,
     pub(super) first_byte_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) io_timeout: Duration,
     pub(super) drain_timeout: Duration,
+}
+
+impl Config {
+    /// What decides who is let in, and who is served.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            patience: self.patience,
+            servers: self.workers,
+            refusal_budget: if self.on_full == OnFull::Wait { 0.0 } else { self.refusal_budget },
+            longest: Duration::MAX,
+        }
+    }
 }
 
 /// The settings as the user gave them; what is `None` gets a default that depends on the machine
@@ -60,7 +76,7 @@ pub(super) struct Settings {
     pub(super) queue: Option<usize>,
     pub(super) backlog: u32,
     pub(super) on_full: OnFull,
-    pub(super) target: Option<Duration>,
+    pub(super) patience: Duration,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: Option<usize>,
     /// Descriptors that each connection takes.
@@ -79,8 +95,8 @@ impl Default for Settings {
             queue: None,
             backlog: 1024,
             on_full: OnFull::Refuse,
-            target: Some(TARGET),
-            refusal_budget: 0.03,
+            patience: PATIENCE,
+            refusal_budget: 0.015,
             max_connections: None,
             descriptors: 1,
             first_byte_timeout: Duration::from_secs(10),
@@ -96,11 +112,10 @@ const QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// `listen(2)` takes an int.
 const BACKLOG: RangeInclusive<u32> = 1..=i32::MAX as u32;
 const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=16_000_000;
-/// With 16 places for each worker, a request that is let in waits for about 16 service times at
-/// most, however long those are.
-const QUEUE_PER_WORKER: usize = 16;
-/// The wait that is aimed at by default: that of *Fail at Scale* (ACM Queue 2015).
-pub(super) const TARGET: Duration = Duration::from_millis(5);
+/// More than a burst that can be served within the patience, but for the shortest of requests.
+const QUEUE_DEFAULT: usize = 16_384;
+/// How long clients wait by default.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Descriptors that are kept for the listeners, epoll, eventfds, refusals under way and what the
 /// handler opens.
 const RESERVED_DESCRIPTORS: usize = 64;
@@ -110,7 +125,7 @@ impl Settings {
     pub(super) fn validate(&self) -> Result<Config> {
         let workers = self.workers.unwrap_or_else(default_workers);
         within("workers", workers, WORKERS)?;
-        let queue = self.queue.unwrap_or((workers * QUEUE_PER_WORKER).min(*QUEUE.end()));
+        let queue = self.queue.unwrap_or(QUEUE_DEFAULT);
         within("queue", queue, QUEUE)?;
         within("backlog", self.backlog, BACKLOG)?;
         let max_connections =
@@ -124,7 +139,7 @@ impl Settings {
             ));
         }
         for (name, value) in [
-            ("target", self.target.unwrap_or(TARGET)),
+            ("patience", self.patience),
             ("first_byte_timeout", self.first_byte_timeout),
             ("idle_timeout", self.idle_timeout),
             ("io_timeout", self.io_timeout),
@@ -138,7 +153,7 @@ impl Settings {
             queue,
             backlog: self.backlog,
             on_full: self.on_full,
-            target: self.target,
+            patience: self.patience,
             refusal_budget: self.refusal_budget,
             max_connections,
             first_byte_timeout: self.first_byte_timeout,
@@ -196,8 +211,8 @@ mod tests {
                 "refusal_budget is 3; it may be 0 to 1, as a share of one CPU",
             ),
             (
-                Settings { target: Some(Duration::ZERO), ..base.clone() },
-                "target is 0ns; it may be 1ms to 365 days",
+                Settings { patience: Duration::ZERO, ..base.clone() },
+                "patience is 0ns; it may be 1ms to 365 days",
             ),
             (Settings { backlog: 0, ..base.clone() }, "backlog is 0; it may be 1 to 2147483647"),
             (
@@ -219,9 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_valid_and_the_queue_follows_the_workers() {
-        let config = Settings { workers: Some(3), ..Settings::default() }.validate().unwrap();
-        assert_eq!(config.queue, 3 * QUEUE_PER_WORKER);
+    fn defaults_are_valid() {
         assert!(Settings::default().validate().unwrap().max_connections < descriptor_limit());
     }
 }

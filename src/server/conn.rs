@@ -37,8 +37,9 @@ pub(super) struct Conn<S> {
     pub(super) phase: Phase,
     /// Since when the phase's timeout runs.
     pub(super) since: Instant,
-    /// Its slot, from the first time that it parks.
+    /// Its slot, from the first time that it parks or is to be woken.
     pub(super) key: Option<Key>,
+    pub(super) registered: bool,
     /// It is registered for output too.
     pub(super) wants_output: bool,
     /// The phase's timeout has passed and a worker is to say so to the handler.
@@ -63,7 +64,8 @@ pub(super) const GRACE: Duration = Duration::from_millis(50);
 /// waits for.
 #[derive(Debug)]
 pub(crate) struct Second {
-    pub(crate) wire: Wire,
+    /// None while it merely waits for its turn.
+    pub(crate) wire: Option<Wire>,
     /// How long it may take until it is ready for the first time; none once it was.
     pub(crate) awaited: Option<Duration>,
     pub(super) registered: bool,
@@ -73,15 +75,15 @@ pub(crate) struct Second {
 }
 
 impl Second {
-    pub(super) fn new(socket: OwnedFd, awaited: Duration) -> Self {
-        let wire = Wire::new(socket);
+    pub(super) fn new(socket: Option<OwnedFd>, awaited: Duration) -> Self {
+        let wire = socket.map(Wire::new);
         Self { wire, awaited: Some(awaited), registered: false, wants_output: false, fresh: true }
     }
 
     fn phase(&self) -> Phase {
         if self.awaited.is_some() {
             Phase::Request
-        } else if self.wire.is_flushed() {
+        } else if self.wire.as_ref().is_none_or(Wire::is_flushed) {
             Phase::Idle
         } else {
             Phase::Reply
@@ -99,10 +101,17 @@ impl<S> Conn<S> {
         }
     }
 
+    /// Whether what has come is a request, or a part of one, of the client alone.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
+            && !(self.again || self.closing || self.expired || self.second.is_some())
+    }
+
     /// Whether something has come that nobody has looked at yet.
     pub(super) fn has_unread_input(&self) -> bool {
         let second = self.second.as_ref();
-        self.wire.has_unread_input() || second.is_some_and(|second| second.wire.has_unread_input())
+        self.wire.has_unread_input()
+            || second.and_then(|second| second.wire.as_ref()).is_some_and(Wire::has_unread_input)
     }
 
     pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
@@ -114,6 +123,7 @@ impl<S> Conn<S> {
             phase: Phase::FirstByte,
             since: accepted,
             key: None,
+            registered: false,
             wants_output: false,
             expired: false,
             again: false,
@@ -141,7 +151,7 @@ impl<S> Conn<S> {
                 Phase::Linger | Phase::FirstByte => false,
                 Phase::Request => self.wire.consumed,
                 Phase::Idle | Phase::Reply => {
-                    self.wire.moved || self.second.as_ref().is_some_and(|second| second.wire.moved)
+                    self.wire.moved || self.second_wire().is_some_and(|wire| wire.moved)
                 }
             };
         if anew {
@@ -149,10 +159,19 @@ impl<S> Conn<S> {
         }
         self.phase = phase;
         self.wire.moved = false;
-        if let Some(second) = &mut self.second {
-            second.wire.moved = false;
+        if let Some(wire) = self.second_wire() {
+            wire.moved = false;
         }
         self.wire.consumed = false;
+    }
+
+    fn second_wire(&mut self) -> Option<&mut Wire> {
+        self.second.as_mut().and_then(|second| second.wire.as_mut())
+    }
+
+    /// Whether it has waited for its turn for too long.
+    pub(super) fn has_waited_in_vain(&self) -> bool {
+        self.expired && self.second.as_ref().is_some_and(|second| second.wire.is_none())
     }
 
     pub(super) fn start_lingering(&mut self, now: Instant) {

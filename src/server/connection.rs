@@ -12,6 +12,9 @@ use super::{
     config::Config,
     conn::Second,
     control::Control,
+    exchange::Host,
+    reactor::Key,
+    runqueue::Waker,
     wire::{INPUT_LIMIT, Input, Wire},
 };
 use crate::sys::wait::wait_until;
@@ -26,12 +29,19 @@ use crate::sys::wait::wait_until;
 /// connection is parked, or after [`Next::Close`](crate::Next::Close); only beyond that does a
 /// write wait.
 pub struct Connection<'a> {
-    wire: &'a mut Wire,
-    second: &'a mut Option<Box<Second>>,
+    sides: Sides<'a>,
     input: &'a mut Input,
     config: &'a Config,
     control: &'a Control,
+    host: &'a dyn Host,
     deadline: Option<Instant>,
+}
+
+/// The parts of a connection that a handler works with.
+pub(super) struct Sides<'a> {
+    pub(super) wire: &'a mut Wire,
+    pub(super) second: &'a mut Option<Box<Second>>,
+    pub(super) key: &'a mut Option<Key>,
 }
 
 impl<'a> Connection<'a> {
@@ -39,20 +49,20 @@ impl<'a> Connection<'a> {
     pub const INPUT_LIMIT: usize = INPUT_LIMIT;
 
     pub(super) fn new(
-        wire: &'a mut Wire,
-        second: &'a mut Option<Box<Second>>,
+        sides: Sides<'a>,
         input: &'a mut Input,
         config: &'a Config,
         control: &'a Control,
+        host: &'a dyn Host,
     ) -> Self {
-        Self { wire, second, input, config, control, deadline: None }
+        Self { sides, input, config, control, host, deadline: None }
     }
 
     /// Reads what has come into [`input`](Self::input), at most as much as there is room for, and
     /// never waits. Gives the number of bytes; 0 when there was nothing, or no room, or when the
     /// client has [`ended`](Self::ended) its side.
     pub fn fill(&mut self) -> io::Result<usize> {
-        Ok(self.wire.fill(self.input)?)
+        Ok(self.sides.wire.fill(self.input)?)
     }
 
     /// The input that was read and not yet consumed, at most 16 KiB.
@@ -67,14 +77,14 @@ impl<'a> Connection<'a> {
     /// If there are fewer.
     pub fn consume(&mut self, amount: usize) {
         self.input.consume(amount);
-        self.wire.consumed |= amount > 0;
+        self.sides.wire.consumed |= amount > 0;
     }
 
     /// Whether the client has ended its side: nothing will follow what is in the input. The
     /// other direction is still open, and whether a half-closed client wants its reply is for
     /// the protocol to decide.
     pub fn ended(&self) -> bool {
-        self.wire.ended
+        self.sides.wire.ended
     }
 
     /// Whether the server is shutting down, so that this reply should be the connection's last.
@@ -91,39 +101,69 @@ impl<'a> Connection<'a> {
     /// has more to write may answer [`Next::Again`](crate::Next::Again) in place of filling the
     /// buffer.
     pub fn is_flushed(&self) -> bool {
-        self.wire.is_flushed()
+        self.sides.wire.is_flushed()
     }
 
     /// Says that the client has announced more than has come. A reply after which the connection is
     /// closed is kept from being overtaken by the reset that the rest would cause.
     pub(crate) fn expect_more(&mut self) {
-        self.wire.expects_more = true;
+        self.sides.wire.expects_more = true;
     }
 
     /// Whether closing is to be a reset, so that a reply that breaks off is not taken for whole.
     pub(crate) fn reset_on_close(&mut self, reset: bool) {
-        self.wire.reset_on_close(reset);
+        self.sides.wire.reset_on_close(reset);
     }
 
     /// The same connection for a shorter while, with a deadline of its own.
     pub(crate) fn reborrow(&mut self) -> Connection<'_> {
-        Connection::new(self.wire, self.second, self.input, self.config, self.control)
+        let Sides { wire, second, key } = &mut self.sides;
+        Connection::new(Sides { wire, second, key }, self.input, self.config, self.control, self.host)
     }
 
     /// Makes the events of this descriptor the connection's too: `ready` is called for either, and
     /// does all the reading. It must be ready within this time for the first time.
     pub(crate) fn attach(&mut self, socket: OwnedFd, within: Duration) {
-        *self.second = Some(Box::new(Second::new(socket, within)));
+        *self.sides.second = Some(Box::new(Second::new(Some(socket), within)));
     }
 
     /// Closes what is attached.
     pub(crate) fn detach(&mut self) {
-        *self.second = None;
+        *self.sides.second = None;
+    }
+
+    /// Has `ready` called when its turn has come, of which a [`waker`](Self::waker) says, or when
+    /// something happens to the client; it does all the reading. After this time `expired` is called.
+    pub(crate) fn await_turn(&mut self, within: Duration) {
+        *self.sides.second = Some(Box::new(Second::new(None, within)));
+    }
+
+    /// Whether it waits for its turn.
+    pub(crate) fn awaits_turn(&self) -> bool {
+        self.sides.second.as_ref().is_some_and(|second| second.wire.is_none())
+    }
+
+    /// What has this connection run once more, from whatever thread; none where there is no slot left
+    /// to find it by.
+    pub(crate) fn waker(&mut self) -> Option<Waker> {
+        self.host.waker(self.sides.key, &self.sides.wire.socket)
+    }
+
+    /// The client's side.
+    pub(crate) fn client(&mut self) -> &mut Wire {
+        self.sides.wire
+    }
+
+    /// Says that what is attached was ready for the first time.
+    pub(crate) fn arrived(&mut self) {
+        if let Some(second) = self.sides.second {
+            second.awaited = None;
+        }
     }
 
     /// The client's side, what is attached, and a buffer for what is read.
-    pub(crate) fn pair(&mut self) -> Option<(&mut Wire, &mut Second, &mut Input)> {
-        Some((self.wire, self.second.as_mut()?, self.input))
+    pub(crate) fn pair(&mut self) -> Option<(&mut Wire, &mut Wire, &mut Input)> {
+        Some((self.sides.wire, self.sides.second.as_mut()?.wire.as_mut()?, self.input))
     }
 
     pub(crate) fn io_timeout(&self) -> Duration {
@@ -148,7 +188,7 @@ impl<'a> Connection<'a> {
 
     /// The client's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        match net::getpeername(&self.wire.socket)? {
+        match net::getpeername(&self.sides.wire.socket)? {
             Some(addr) => Ok(addr.try_into()?),
             None => Err(Errno::NOTCONN.into()),
         }
@@ -156,15 +196,15 @@ impl<'a> Connection<'a> {
 
     /// The address at which the client reached this server.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(net::getsockname(&self.wire.socket)?.try_into()?)
+        Ok(net::getsockname(&self.sides.wire.socket)?.try_into()?)
     }
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {
         let deadline = self.deadline();
-        if wait_until(&self.wire.socket, what, Some(deadline))? {
+        if wait_until(&self.sides.wire.socket, what, Some(deadline))? {
             return Ok(());
         }
-        self.wire.timed_out = true;
+        self.sides.wire.timed_out = true;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the client kept the handler waiting too long"))
     }
 }
@@ -189,13 +229,13 @@ impl Read for Connection<'_> {
 impl Write for Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            if self.wire.flush()? {
-                let sent = self.wire.send(bytes)?;
+            if self.sides.wire.flush()? {
+                let sent = self.sides.wire.send(bytes)?;
                 if sent > 0 || bytes.is_empty() {
                     return Ok(sent);
                 }
             }
-            let kept = self.wire.keep(bytes);
+            let kept = self.sides.wire.keep(bytes);
             if kept > 0 {
                 return Ok(kept);
             }
@@ -206,7 +246,7 @@ impl Write for Connection<'_> {
     /// Waits until the socket has taken all that was written. It is not needed for the bytes to
     /// be sent.
     fn flush(&mut self) -> io::Result<()> {
-        while !self.wire.flush()? {
+        while !self.sides.wire.flush()? {
             self.wait(PollFlags::OUT)?;
         }
         Ok(())
@@ -216,7 +256,7 @@ impl Write for Connection<'_> {
 impl fmt::Debug for Connection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("socket", &self.wire.socket)
+            .field("socket", &self.sides.wire.socket)
             .field("input", &self.input().len())
             .field("ended", &self.ended())
             .finish_non_exhaustive()

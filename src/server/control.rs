@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::metrics::Counters;
-use crate::sys::wait::Bell;
+use crate::{metrics::Counters, sys::wait::Bell};
 
 /// What the threads of a server share whatever its handler is: its stage, its counts, and the
 /// acceptor's bell.
@@ -28,6 +27,8 @@ pub(super) struct Control {
     stage: AtomicU8,
     accepting: AtomicBool,
     room_wanted: AtomicU8,
+    /// All workers have been busy, and the acceptor sees to it that nobody waits for them too long.
+    watched: AtomicBool,
     epoch: Instant,
     /// The next time at which the acceptor looks for expired connections, in milliseconds since
     /// `epoch`.
@@ -59,6 +60,7 @@ impl Control {
             stage: AtomicU8::new(SERVING),
             accepting: AtomicBool::new(true),
             room_wanted: AtomicU8::new(0),
+            watched: AtomicBool::new(false),
             epoch: Instant::now(),
             next_sweep_ms: AtomicU64::new(u64::MAX),
         })
@@ -131,11 +133,32 @@ impl Control {
 
     /// Wakes the acceptor if it waits for this. Whoever calls it has made the room before.
     pub(super) fn room_made(&self, room: Room) {
-        fence(SeqCst);
-        if self.room_wanted.load(Relaxed) == room as u8 {
+        if self.wants(room) {
             self.want_no_room();
             self.bell.ring();
         }
+    }
+
+    /// Whether the acceptor waits for this. Whoever asks has made the room before.
+    pub(super) fn wants(&self, room: Room) -> bool {
+        fence(SeqCst);
+        self.room_wanted.load(Relaxed) == room as u8
+    }
+
+    /// Says that the last idle worker has become busy.
+    pub(super) fn watch(&self) {
+        if !self.watched.load(SeqCst) && !self.watched.swap(true, SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(SeqCst)
+    }
+
+    /// A worker is idle. Whoever calls it must look once more after this.
+    pub(super) fn watch_no_more(&self) {
+        self.watched.store(false, SeqCst);
     }
 
     /// Sees to it that the acceptor looks for expired connections at this time or before.

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     io, mem,
+    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Instant,
@@ -12,11 +13,13 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::{
     config::Config,
-    conn::{Conn, GRACE, Phase, Second},
-    connection::Connection,
+    conn::{Conn, GRACE, Phase},
+    connection::{Connection, Sides},
     control::Control,
     handler::{Handler, Next, Refusal},
-    wire::{Input, Wire},
+    reactor::Key,
+    runqueue::Waker,
+    wire::Input,
 };
 
 /// A handler with what its calls depend on.
@@ -37,6 +40,23 @@ pub(super) enum Outcome {
     Close,
 }
 
+/// What runs connections, as far as they know it.
+pub(super) trait Host {
+    /// Whether somebody else could be served now; asked when the handler has more to do at once.
+    fn others_wait(&mut self) -> bool;
+
+    /// What has this connection run once more; none where there is no such thing.
+    fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker>;
+}
+
+/// What came of running a connection.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) outcome: Outcome,
+    /// Requests that were answered.
+    pub(super) answered: u32,
+}
+
 /// Connections that may linger at once; beyond it they are closed right away.
 pub(super) const LINGER_CONNECTIONS: usize = 1024;
 /// The most that is drained from one lingering connection. After that it is left alone, so that a
@@ -45,26 +65,21 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 impl<H: Handler> Service<H> {
     /// Serves a connection until there is nothing to do; then it is to be settled, if it stays.
-    /// `others_wait` is asked when the handler has more to do at once.
-    pub(super) fn run(
-        &self,
-        conn: &mut Conn<H::State>,
-        input: &mut Input,
-        others_wait: &mut dyn FnMut() -> bool,
-    ) -> Outcome {
+    pub(super) fn run(&self, conn: &mut Conn<H::State>, input: &mut Input, host: &mut dyn Host) -> Ran {
         let expired = mem::take(&mut conn.expired);
+        let mut answered = 0;
         if conn.phase == Phase::Linger {
-            return self.linger(conn, input);
+            return Ran { outcome: self.linger(conn, input), answered };
         }
         input.load(mem::take(&mut conn.input));
-        let outcome = match self.serve(conn, input, expired, others_wait) {
+        let outcome = match self.serve(conn, input, expired, host, &mut answered) {
             Ok(outcome) => outcome,
             Err(end) => self.wind_up(conn, input, end),
         };
         if outcome != Outcome::Close {
             conn.input = if conn.phase == Phase::Linger { Vec::new() } else { input.save() };
         }
-        outcome
+        Ran { outcome, answered }
     }
 
     fn serve(
@@ -72,7 +87,8 @@ impl<H: Handler> Service<H> {
         conn: &mut Conn<H::State>,
         input: &mut Input,
         mut expired: bool,
-        others_wait: &mut dyn FnMut() -> bool,
+        host: &mut dyn Host,
+        answered: &mut u32,
     ) -> Result<Outcome, End> {
         if conn.second.is_none() && !conn.wire.flush()? {
             return Ok(Outcome::Park);
@@ -81,13 +97,15 @@ impl<H: Handler> Service<H> {
             return Ok(self.close(conn, input));
         }
         if conn.state.is_none() {
-            conn.state = Some(self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.open(c))?);
+            let sides = Sides { wire: &mut conn.wire, second: &mut conn.second, key: &mut conn.key };
+            conn.state = Some(self.call(sides, input, host, |c| self.handler.open(c))?);
             if conn.wire.wrote {
                 self.control.counters.answered.count();
+                *answered += 1;
             }
         }
         if conn.second.is_some() {
-            return self.serve_both(conn, input, expired, others_wait);
+            return self.serve_both(conn, input, expired, host, answered);
         }
         let mut again = mem::take(&mut conn.again);
         loop {
@@ -97,10 +115,11 @@ impl<H: Handler> Service<H> {
             let consumed = mem::take(&mut conn.wire.consumed);
             let next = if came > 0 || again || conn.wire.ended != had_ended {
                 expired = false;
-                self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.ready(c, state))?
+                let sides = Sides { wire: &mut conn.wire, second: &mut conn.second, key: &mut conn.key };
+                self.call(sides, input, host, |c| self.handler.ready(c, state))?
             } else if mem::take(&mut expired) {
-                let next =
-                    self.call(&mut conn.wire, &mut conn.second, input, |c| self.handler.expired(c, state))?;
+                let sides = Sides { wire: &mut conn.wire, second: &mut conn.second, key: &mut conn.key };
+                let next = self.call(sides, input, host, |c| self.handler.expired(c, state))?;
                 if next == Next::Close {
                     self.count_timeout(conn.phase);
                 }
@@ -114,6 +133,7 @@ impl<H: Handler> Service<H> {
                 self.control.counters.timed_out_io.count();
             } else if conn.wire.consumed && conn.wire.wrote {
                 self.control.counters.answered.count();
+                *answered += 1;
             }
             // Again without having taken or written anything would never end.
             let taken = conn.wire.consumed && !input.unread().is_empty();
@@ -121,6 +141,9 @@ impl<H: Handler> Service<H> {
             conn.wire.consumed |= consumed;
             if self.control.is_cut() {
                 return Ok(Outcome::Close);
+            }
+            if conn.second.is_some() && next != Next::Close {
+                return Ok(Outcome::Park);
             }
             conn.closing = next == Next::Close;
             if !conn.wire.is_flushed() {
@@ -131,7 +154,7 @@ impl<H: Handler> Service<H> {
                 return Ok(self.close(conn, input));
             }
             if again {
-                if others_wait() {
+                if host.others_wait() {
                     conn.again = true;
                     return Ok(Outcome::Yield);
                 }
@@ -150,7 +173,8 @@ impl<H: Handler> Service<H> {
         conn: &mut Conn<H::State>,
         input: &mut Input,
         mut expired: bool,
-        others_wait: &mut dyn FnMut() -> bool,
+        host: &mut dyn Host,
+        answered: &mut u32,
     ) -> Result<Outcome, End> {
         conn.again = false;
         loop {
@@ -159,7 +183,8 @@ impl<H: Handler> Service<H> {
                 true => self.handler.expired(connection, state),
                 false => self.handler.ready(connection, state),
             };
-            let next = self.call(&mut conn.wire, &mut conn.second, input, call)?;
+            let sides = Sides { wire: &mut conn.wire, second: &mut conn.second, key: &mut conn.key };
+            let next = self.call(sides, input, host, call)?;
             if expired && next == Next::Close {
                 self.count_timeout(conn.phase);
             }
@@ -170,6 +195,11 @@ impl<H: Handler> Service<H> {
                 return Ok(Outcome::Close);
             }
             match next {
+                // It is a connection like any other again.
+                Next::Park | Next::Again if conn.second.is_none() => {
+                    conn.again = next == Next::Again;
+                    return self.serve(conn, input, false, host, answered);
+                }
                 // Its last word, when there is nothing attached any more.
                 Next::Close if conn.second.is_none() && conn.wire.wrote => {
                     conn.closing = true;
@@ -179,7 +209,7 @@ impl<H: Handler> Service<H> {
                 Next::Park => return Ok(Outcome::Park),
                 Next::Again => {}
             }
-            if others_wait() {
+            if host.others_wait() {
                 conn.again = true;
                 return Ok(Outcome::Yield);
             }
@@ -311,13 +341,13 @@ impl<H: Handler> Service<H> {
     /// Calls the handler; a panic or an error is a reason to end the connection.
     fn call<T>(
         &self,
-        wire: &mut Wire,
-        second: &mut Option<Box<Second>>,
+        sides: Sides<'_>,
         input: &mut Input,
+        host: &dyn Host,
         handler: impl FnOnce(&mut Connection<'_>) -> io::Result<T>,
     ) -> Result<T, End> {
-        wire.wrote = false;
-        let mut connection = Connection::new(wire, second, input, &self.config, &self.control);
+        sides.wire.wrote = false;
+        let mut connection = Connection::new(sides, input, &self.config, &self.control, host);
         let result =
             catch_unwind(AssertUnwindSafe(|| handler(&mut connection))).map_err(|_| End::Panicked)?;
         Ok(result?)

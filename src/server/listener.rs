@@ -79,10 +79,6 @@ impl Listener {
         }
     }
 
-    pub(super) fn backlog(&self) -> u32 {
-        self.backlog
-    }
-
     /// Changes the backlog; connections that wait in it stay there.
     pub(super) fn set_backlog(&mut self, backlog: u32) {
         if backlog == self.backlog {

@@ -1,7 +1,6 @@
 //! The server: an acceptor, a bounded queue, a fixed pool of workers, and parked connections.
 
 mod acceptor;
-mod admission;
 mod config;
 mod conn;
 mod connection;
@@ -10,10 +9,9 @@ mod eviction;
 mod exchange;
 mod handler;
 mod listener;
-mod metrics;
 mod moderation;
-mod overload;
 mod reactor;
+mod runqueue;
 mod threads;
 mod wire;
 mod worker;
@@ -29,14 +27,12 @@ use std::{
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
-pub(crate) use self::wire::{Input, Wire};
 use self::{
     acceptor::{Acceptor, Ending},
     config::{Config, Settings},
     control::Control,
     exchange::Service,
     listener::Listener,
-    metrics::Gauges,
     threads::Threads,
     worker::Pool,
 };
@@ -44,9 +40,15 @@ pub use self::{
     config::{Model, OnFull},
     connection::Connection,
     handler::{Handler, Next, Refusal},
-    metrics::Metrics,
 };
-use crate::error::{Error, Result};
+pub(crate) use self::{
+    runqueue::Waker,
+    wire::{Input, Wire},
+};
+use crate::{
+    error::{Error, Result},
+    metrics::{Gauges, Metrics},
+};
 
 /// A TCP server that runs a [`Handler`] on a fixed pool of threads.
 ///
@@ -117,8 +119,8 @@ impl Builder {
         self
     }
 
-    /// Newcomers that may wait for a worker, 1 to 1,000,000. The default is 16 for each worker,
-    /// so that nobody who is let in waits for more than about 16 service times.
+    /// Newcomers that may wait for a worker, 1 to 1,000,000: a bound by count, 16,384 by default, that
+    /// a burst is to fit into. What bounds the queue in time is [`patience`](Self::patience).
     pub fn queue(mut self, queue: usize) -> Self {
         self.settings.queue = Some(queue);
         self
@@ -132,25 +134,26 @@ impl Builder {
         self
     }
 
-    /// What happens to newcomers when the server is full for more than a moment (100 ms). The
-    /// default is [`OnFull::Refuse`].
+    /// What happens to newcomers who would wait for longer than they have
+    /// [`patience`](Self::patience). The default is [`OnFull::Refuse`].
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.settings.on_full = on_full;
         self
     }
 
-    /// The wait for a worker that is aimed at, 1 ms to 365 days; 5 ms by default, and never less
-    /// than what requests were measured to take. When for 100 ms, or for 20 times that, nobody has
-    /// waited less, the line stands: whoever waited for more than twice the target is refused when
-    /// a worker takes it, newcomers and kept connections alike, and only as many newcomers are let
-    /// into the queue as can be served within the target. The wait is the client's, the time in the
-    /// kernel's queues included. `None` sheds nobody.
-    pub fn target(mut self, target: Option<Duration>) -> Self {
-        self.settings.target = target;
+    /// How long clients wait, 1 ms to 365 days; 500 ms by default, after which most people notice a
+    /// delay and many programs try again. Whoever can be served within four fifths of it is let in, and
+    /// nobody waits for longer than all of it, whatever the workers do. What cannot be served in time
+    /// is refused at once, and in an overload that lasts the line is kept much shorter, so that those
+    /// who are served are served soon. It is never under ten times what requests were measured to
+    /// take, so that slow handlers need no setting. The wait is the client's, the time in the kernel's
+    /// queues included.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.settings.patience = patience;
         self
     }
 
-    /// What refusals may cost, as a share of one CPU, 0 to 1; 0.03 by default. Beyond it newcomers
+    /// What refusals may cost, as a share of one CPU, 0 to 1; 0.015 by default. Beyond it newcomers
     /// are left to the kernel, which turns them away for nothing. What has waited too long is
     /// refused in any case, since serving it would cost more.
     pub fn refusal_budget(mut self, share: f64) -> Self {
@@ -164,6 +167,11 @@ impl Builder {
     pub fn max_connections(mut self, max_connections: usize) -> Self {
         self.settings.max_connections = Some(max_connections);
         self
+    }
+
+    /// How long clients wait.
+    pub(crate) fn patience_in_force(&self) -> Duration {
+        self.settings.patience
     }
 
     /// Says how many descriptors each connection takes, for the default of `max_connections`.
@@ -285,7 +293,7 @@ fn start_pool<H: Handler>(service: Service<H>, listeners: Vec<Listener>) -> Resu
     if acceptor.is_err() {
         // Those that did start find that there is nothing to do.
         control.cut();
-        pool.reactor.ring();
+        pool.reactor.queue.ring();
     }
     Ok((acceptor?, Box::new(move || pool.gauges())))
 }

@@ -15,7 +15,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
+            AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -31,13 +31,18 @@ use rustix::{
     io::Errno,
 };
 
-use super::conn::{Conn, Second};
-use crate::sys::{clock::us, wait::Bell};
+use super::{
+    conn::{Conn, Second},
+    runqueue::{RunQueue, Waker},
+};
+use crate::sys::clock::us;
 
 /// Slots are made in chunks as they are first needed.
 const CHUNK: usize = 256;
 /// Events taken at a time. One at a time costs a twentieth more CPU per request on a kept connection.
 const EVENTS: usize = 16;
+/// The most that are gathered at a time for those whom no worker comes to.
+const GATHERED: usize = 1024;
 /// For a call that is not to wait.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// A call that takes longer has waited for its events.
@@ -53,15 +58,10 @@ type Chunk<S> = Box<[Mutex<Slot<S>>]>;
 #[derive(Debug)]
 pub(super) struct Reactor<S> {
     epoll: OwnedFd,
-    bell: Bell,
-    /// The bell was rung by `ring_once` and no worker has heard it yet.
-    rung: AtomicBool,
+    pub(super) queue: Arc<RunQueue>,
     /// Events that were taken and not yet heeded, oldest first.
     ready: Mutex<VecDeque<Event>>,
     ready_count: AtomicUsize,
-    /// Connections that are to be run without an event, after those that have one now.
-    yielded: Mutex<Vec<Key>>,
-    yielded_count: AtomicUsize,
     chunks: Box<[OnceLock<Chunk<S>>]>,
     vacant: Mutex<Vacant>,
     registered: AtomicUsize,
@@ -84,19 +84,25 @@ pub(super) struct Key {
 pub(super) struct Flags {
     first: EventFlags,
     second: EventFlags,
+    /// It is to be run without an event.
+    woken: bool,
 }
 
 impl Flags {
-    const NONE: Self = Self { first: EventFlags::empty(), second: EventFlags::empty() };
+    const NONE: Self = Self { first: EventFlags::empty(), second: EventFlags::empty(), woken: false };
 
     fn and(self, other: Self) -> Self {
-        Self { first: self.first | other.first, second: self.second | other.second }
+        Self {
+            first: self.first | other.first,
+            second: self.second | other.second,
+            woken: self.woken | other.woken,
+        }
     }
 
     fn tell<S>(self, conn: &mut Conn<S>) {
         conn.wire.note(self.first);
-        if let Some(second) = &mut conn.second {
-            second.wire.note(self.second);
+        if let Some(wire) = conn.second.as_mut().and_then(|second| second.wire.as_mut()) {
+            wire.note(self.second);
         }
     }
 }
@@ -165,16 +171,13 @@ impl<S> Reactor<S> {
     /// With room for so many connections.
     pub(super) fn new(capacity: usize) -> rustix::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let bell = Bell::new()?;
-        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        let queue = Arc::new(RunQueue::new()?);
+        epoll::add(&epoll, &queue.bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
         Ok(Self {
             epoll,
-            bell,
-            rung: AtomicBool::new(false),
+            queue,
             ready: Mutex::new(VecDeque::new()),
             ready_count: AtomicUsize::new(0),
-            yielded: Mutex::new(Vec::new()),
-            yielded_count: AtomicUsize::new(0),
             chunks: (0..capacity.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::new(Vacant { reusable: Vec::new(), unused: 0 }),
             registered: AtomicUsize::new(0),
@@ -184,18 +187,6 @@ impl<S> Reactor<S> {
         })
     }
 
-    /// Wakes one waiting worker, or the next one that waits.
-    pub(super) fn ring(&self) {
-        self.bell.ring();
-    }
-
-    /// The same, unless it was rung and no worker has heard it yet.
-    pub(super) fn ring_once(&self) {
-        if !self.rung.load(SeqCst) && !self.rung.swap(true, SeqCst) {
-            self.ring();
-        }
-    }
-
     /// Whether any connection is registered.
     pub(super) fn is_used(&self) -> bool {
         self.registered.load(Relaxed) > 0
@@ -203,32 +194,20 @@ impl<S> Reactor<S> {
 
     /// Waits for an event, or until the bell is rung. A few events are taken at once, which saves
     /// calls; those beyond the first are left for whichever worker comes first. `now` is the
-    /// present, and is afterwards too.
-    pub(super) fn wait(&self, now: &mut Instant) -> Option<Event> {
-        self.take_ready().or_else(|| self.next_event(None, now))
+    /// present, and is afterwards too; `idle` says whether there was nothing for a while.
+    pub(super) fn wait(&self, now: &mut Instant, idle: &mut bool) -> Option<Event> {
+        self.take_ready().or_else(|| self.next_event(None, now, idle))
     }
 
     /// An event that is there already.
     pub(super) fn poll(&self) -> Option<Event> {
-        self.take_ready().or_else(|| self.next_event(Some(&AT_ONCE), &mut Instant::now()))
+        self.take_ready().or_else(|| self.next_event(Some(&AT_ONCE), &mut Instant::now(), &mut false))
     }
 
     /// Whether there are events that a worker took and left to others, or connections to be run
     /// without one.
     pub(super) fn has_ready(&self) -> bool {
-        self.ready_count.load(SeqCst) > 0 || self.has_yielded()
-    }
-
-    fn has_yielded(&self) -> bool {
-        self.yielded_count.load(SeqCst) > 0
-    }
-
-    /// Has the parked connection run, after all those for which there is an event now. Whoever
-    /// calls it sees to it that a worker looks.
-    fn run_later(&self, key: Key) {
-        let mut yielded = self.yielded.lock();
-        yielded.push(key);
-        self.yielded_count.store(yielded.len(), SeqCst);
+        self.ready_count.load(SeqCst) > 0 || !self.queue.is_empty()
     }
 
     /// The oldest of those.
@@ -242,17 +221,17 @@ impl<S> Reactor<S> {
         event
     }
 
-    fn next_event(&self, timeout: Option<&Timespec>, now: &mut Instant) -> Option<Event> {
-        let timeout = if self.has_yielded() { Some(&AT_ONCE) } else { timeout };
+    fn next_event(&self, timeout: Option<&Timespec>, now: &mut Instant, idle: &mut bool) -> Option<Event> {
+        let timeout = if self.queue.is_empty() { timeout } else { Some(&AT_ONCE) };
         let mut space = [MaybeUninit::uninit(); EVENTS];
         let called = if timeout.is_none() { Instant::now() } else { *now };
-        let emptied = self.began + Duration::from_micros(self.emptied_us.load(Relaxed));
+        let emptied = self.at(self.emptied_us.load(Relaxed));
         // It fails only with EINTR, and then the caller comes back.
         let (events, _) = epoll::wait(&self.epoll, &mut space, timeout).ok()?;
         *now = Instant::now();
         // Events that had to be waited for have only just come.
-        let blocked = timeout.is_none() && events.len() < EVENTS && *now > called + BLOCKED;
-        let after = if blocked { *now } else { emptied };
+        *idle = timeout.is_none() && events.len() < EVENTS && *now > called + BLOCKED;
+        let after = if *idle { *now } else { emptied };
         if events.len() < EVENTS {
             self.emptied_us.store(self.us(*now), Relaxed);
         }
@@ -261,7 +240,7 @@ impl<S> Reactor<S> {
             let (data, flags) = (event.data, event.flags);
             match data.u64() {
                 BELL => {
-                    self.rung.store(false, SeqCst);
+                    self.queue.heard();
                     None
                 }
                 data => {
@@ -274,13 +253,11 @@ impl<S> Reactor<S> {
         });
         let mut first = events.next();
         let mut others = events.peekable();
-        if others.peek().is_some() || self.has_yielded() {
+        if others.peek().is_some() || !self.queue.is_empty() {
             let mut ready = self.ready.lock();
             ready.extend(others);
-            let mut yielded = self.yielded.lock();
-            let event = |key| Event { key, flags: Flags::NONE, after: *now };
-            ready.extend(yielded.drain(..).map(event));
-            self.yielded_count.store(0, SeqCst);
+            let woken = Flags { woken: true, ..Flags::NONE };
+            self.queue.take_all(|key| ready.push_back(Event { key, flags: woken, after: *now }));
             first = first.or_else(|| ready.pop_front());
             self.ready_count.store(ready.len(), SeqCst);
         }
@@ -295,11 +272,55 @@ impl<S> Reactor<S> {
 
     /// After which time the event has come.
     pub(super) fn after(&self, event: &Event) -> Instant {
-        event.after.max(self.began + Duration::from_micros(self.taken_us.load(Relaxed)))
+        event.after.max(self.at(self.taken_us.load(Relaxed)))
     }
 
-    fn us(&self, at: Instant) -> u64 {
+    /// After which time the next event has come, if there is one.
+    pub(super) fn oldest_after(&self) -> Instant {
+        let taken = self.ready_count.load(SeqCst) > 0;
+        let front = if taken { self.ready.lock().front().copied() } else { None };
+        front.map_or_else(
+            || self.at(self.emptied_us.load(Relaxed).max(self.taken_us.load(Relaxed))),
+            |event| self.after(&event),
+        )
+    }
+
+    /// A time as a number.
+    pub(super) fn us(&self, at: Instant) -> u64 {
         us(at.saturating_duration_since(self.began))
+    }
+
+    pub(super) fn at(&self, us: u64) -> Instant {
+        self.began + Duration::from_micros(us)
+    }
+
+    /// Takes what events there are, so that those connections can be looked at that no worker comes
+    /// to, and gives them, oldest first. They stay where workers find them.
+    pub(super) fn gather(&self) -> Vec<Event> {
+        let before = self.ready_count.load(SeqCst);
+        while self.ready_count.load(SeqCst) < before + GATHERED {
+            let Some(event) = self.next_event(Some(&AT_ONCE), &mut Instant::now(), &mut false) else { break };
+            let mut ready = self.ready.lock();
+            ready.push_back(event);
+            self.ready_count.store(ready.len(), SeqCst);
+        }
+        self.ready.lock().iter().copied().collect()
+    }
+
+    /// Takes the connection out of its slot if it is parked there, and if that is wanted.
+    pub(super) fn take_if(&self, key: Key, wanted: impl FnOnce(&Conn<S>) -> bool) -> Option<Conn<S>> {
+        let mut slot = self.slot(key)?.lock();
+        let is_wanted = match &slot.holds {
+            Holds::Parked(conn) => slot.generation == key.generation && wanted(conn),
+            Holds::Nothing | Holds::Running(_) => false,
+        };
+        if !is_wanted {
+            return None;
+        }
+        match mem::replace(&mut slot.holds, Holds::Running(Flags::NONE)) {
+            Holds::Parked(conn) => Some(conn),
+            Holds::Nothing | Holds::Running(_) => None,
+        }
     }
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker
@@ -334,7 +355,7 @@ impl<S> Reactor<S> {
         wake: bool,
         stay: impl FnOnce(&Conn<S>) -> bool,
     ) -> Parking<S> {
-        let first = conn.key.is_none();
+        let (first, new) = (!conn.registered, conn.key.is_none());
         let Some(key) = conn.key.or_else(|| self.allocate()) else {
             return Parking::Failed(conn, Errno::NOMEM);
         };
@@ -346,18 +367,18 @@ impl<S> Reactor<S> {
         let staying = (wake || missed == Flags::NONE) && stay(&conn);
         let registered = if staying { self.register(&mut conn, first, key) } else { Ok(()) };
         if staying && registered.is_ok() {
-            if first {
+            if new {
                 conn.key = Some(key);
                 slot.socket = Some(Arc::clone(&conn.wire.socket));
             }
             slot.holds = Holds::Parked(conn);
             if wake {
-                self.run_later(key);
+                self.queue.push(key);
             }
             return Parking::Parked;
         }
         drop(slot);
-        if first {
+        if new {
             self.vacate(key);
         }
         match registered {
@@ -370,6 +391,7 @@ impl<S> Reactor<S> {
         let output = !conn.wire.is_flushed();
         if first {
             epoll::add(&self.epoll, &conn.wire.socket, key.data(), interest(output))?;
+            conn.registered = true;
             self.registered.fetch_add(1, Relaxed);
         } else if output && !conn.wants_output {
             // Modifying looks at the socket anew, so no edge can be missed.
@@ -383,12 +405,13 @@ impl<S> Reactor<S> {
     }
 
     fn register_second(&self, second: &mut Second, key: Key) -> rustix::io::Result<()> {
-        let output = second.awaited.is_some() || !second.wire.is_flushed();
+        let Some(wire) = &second.wire else { return Ok(()) };
+        let output = second.awaited.is_some() || !wire.is_flushed();
         let data = EventData::new_u64(key.to_u64() | SECOND);
         if !second.registered {
-            epoll::add(&self.epoll, &second.wire.socket, data, interest(output))?;
+            epoll::add(&self.epoll, &wire.socket, data, interest(output))?;
         } else if output && !second.wants_output {
-            epoll::modify(&self.epoll, &second.wire.socket, data, interest(output))?;
+            epoll::modify(&self.epoll, &wire.socket, data, interest(output))?;
         }
         second.registered = true;
         second.wants_output |= output;
@@ -399,9 +422,23 @@ impl<S> Reactor<S> {
     /// duplicate, ends the registration; what it still reports finds another generation. (To
     /// delete it first cost half a microsecond per short connection.)
     pub(super) fn release(&self, conn: &mut Conn<S>) {
-        let Some(key) = conn.key.take() else { return };
-        self.registered.fetch_sub(1, Relaxed);
-        self.vacate(key);
+        if std::mem::take(&mut conn.registered) {
+            self.registered.fetch_sub(1, Relaxed);
+        }
+        if let Some(key) = conn.key.take() {
+            self.vacate(key);
+        }
+    }
+
+    /// What has a running connection run once more; it gets its slot if it has none yet. None where
+    /// there is no slot.
+    pub(super) fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
+        if key.is_none() {
+            let new = self.allocate()?;
+            self.slot(new)?.lock().socket = Some(Arc::clone(socket));
+            *key = Some(new);
+        }
+        key.map(|key| Waker::new(Arc::clone(&self.queue), key))
     }
 
     /// The socket of a connection, which may be with a worker; none when it has ended.
@@ -439,7 +476,7 @@ impl<S> Reactor<S> {
         match visit(key, conn) {
             Visit::Leave => return None,
             Visit::Wake => {
-                self.run_later(key);
+                self.queue.push(key);
                 return None;
             }
             Visit::Take => {}

@@ -2,6 +2,7 @@
 //! same handlers run on the same connections, but nothing is parked and nobody is refused.
 
 use std::{
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::Ordering::{Relaxed, SeqCst},
@@ -16,13 +17,17 @@ use rustix::event::{PollFd, PollFlags};
 use super::{
     acceptor::{Backoff, Ending},
     conn::Conn,
-    exchange::{Outcome, Service},
+    exchange::{Host, Outcome, Service},
     handler::Handler,
     listener::{AcceptError, Listener},
-    metrics::Gauges,
+    reactor::Key,
+    runqueue::Waker,
     wire::Input,
 };
-use crate::sys::wait::{Bell, poll_until};
+use crate::{
+    metrics::Gauges,
+    sys::wait::{Bell, poll_until},
+};
 
 /// What the acceptor and the connections' threads share.
 #[derive(Debug)]
@@ -44,8 +49,11 @@ impl<H: Handler> Threads<H> {
 
     pub(super) fn gauges(&self) -> Gauges {
         let control = &self.service.control;
-        let open = control.open.load(Relaxed) as u64;
-        Gauges { open, busy: control.busy.load(Relaxed) as u64, ..Gauges::default() }
+        Gauges {
+            connections_open: control.open.load(Relaxed) as u64,
+            busy_workers: control.busy.load(Relaxed) as u64,
+            ..Gauges::default()
+        }
     }
 
     /// Accepts until the server is to shut down, and then waits for the connections to end.
@@ -127,9 +135,9 @@ impl<H: Handler> Threads<H> {
 
     fn serve(&self, mut conn: Conn<H::State>) {
         let service = &self.service;
-        service.control.counters.waited(conn.since.elapsed());
+        service.control.counters.waits.record(conn.since.elapsed());
         let mut input = Input::new();
-        while service.run(&mut conn, &mut input, &mut || false) != Outcome::Close {
+        while service.run(&mut conn, &mut input, &mut Alone).outcome != Outcome::Close {
             conn.settle(Instant::now());
             let what = if conn.wire.is_flushed() { PollFlags::IN } else { PollFlags::OUT };
             let mut fds = [PollFd::new(&conn.wire.socket, what), PollFd::new(&self.drain, PollFlags::IN)];
@@ -159,6 +167,19 @@ impl<H: Handler> Threads<H> {
             control.bell.silence();
         }
         Ending::Drained
+    }
+}
+
+/// A thread has but one connection, which is never woken: there is no line to wait in.
+struct Alone;
+
+impl Host for Alone {
+    fn others_wait(&mut self) -> bool {
+        false
+    }
+
+    fn waker(&self, _: &mut Option<Key>, _: &Arc<OwnedFd>) -> Option<Waker> {
+        None
     }
 }
 

@@ -4,9 +4,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
-            fence,
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     time::{Duration, Instant},
@@ -17,17 +16,22 @@ use parking_lot::Mutex;
 use rustix::net::{Shutdown, shutdown};
 
 use super::{
-    admission::Line,
     conn::{Conn, Phase},
     control::Room,
-    exchange::{LINGER_CONNECTIONS, Outcome, Service},
+    exchange::{Host, LINGER_CONNECTIONS, Outcome, Service},
     handler::{Handler, Refusal},
-    metrics::Gauges,
-    overload::Overload,
     reactor::{Event, Key, Parking, Reactor, Visit},
+    runqueue::Waker,
     wire::Input,
 };
-use crate::sys::{clock::thread_cpu_time, tcp_info::TcpInfo};
+use crate::{
+    metrics::Gauges,
+    overload::{Gate, Kind, Take, Wait},
+    sys::{
+        clock::{thread_cpu_time, us},
+        tcp_info::TcpInfo,
+    },
+};
 
 /// A connection in the queue.
 #[derive(Debug)]
@@ -44,9 +48,9 @@ pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
     pub(super) reactor: Reactor<H::State>,
     pub(super) queue: Receiver<Newcomer>,
-    pub(super) overload: Overload,
-    /// Workers that wait for an event, or are about to.
-    idle: AtomicUsize,
+    pub(super) gate: Gate,
+    /// When the newcomer came who was taken last, by the reactor's clock.
+    taken_us: AtomicU64,
     /// What each worker is busy with, so that it can be shut down.
     running: Box<[Running]>,
 }
@@ -59,6 +63,8 @@ struct Running {
     socket: Mutex<Option<Arc<OwnedFd>>>,
 }
 
+/// A difference that does not make one to clients.
+const LITTLE: Duration = Duration::from_millis(10);
 /// No key's number.
 const NOBODY: u64 = u64::MAX;
 
@@ -94,31 +100,11 @@ impl<H: Handler> Pool<H> {
         Ok(Self {
             reactor: Reactor::new(service.config.max_connections + LINGER_CONNECTIONS)?,
             queue,
-            overload: Overload::new(&service.config),
-            idle: AtomicUsize::new(0),
+            gate: Gate::new(service.config.terms(), Instant::now()),
+            taken_us: AtomicU64::new(0),
             running: (0..service.config.workers).map(|_| Running::nobody()).collect(),
             service,
         })
-    }
-
-    /// Wakes a worker for the newcomer that the acceptor has put into the queue, if one is idle. A
-    /// worker counts itself idle first and then looks at the queue once more, so that one of the
-    /// two sees the other.
-    pub(super) fn announce(&self) {
-        fence(SeqCst);
-        self.announce_rest();
-    }
-
-    /// Wakes another worker for what is left, if one is idle: newcomers for whom the bell was rung
-    /// that this worker has heard, or events that it took along.
-    fn announce_rest(&self) {
-        if self.has_idle_worker() {
-            self.reactor.ring_once();
-        }
-    }
-
-    pub(super) fn has_idle_worker(&self) -> bool {
-        self.idle.load(SeqCst) > 0
     }
 
     /// Shuts down the sockets that workers are busy with; how many there were.
@@ -145,7 +131,23 @@ impl<H: Handler> Pool<H> {
         } else {
             self.retire(conn);
         }
-        self.overload.budget.lock().charge(thread_cpu_time() - started);
+        let cost = thread_cpu_time() - started;
+        self.service.control.counters.refusal_cpu_us.add(us(cost));
+        self.gate.charge(cost);
+    }
+
+    /// Ends the connection of somebody who has waited too long: it is told no, if it is still there.
+    pub(super) fn shed(&self, conn: Conn<H::State>, info: Option<TcpInfo>, wait: Duration, now: Instant) {
+        let counters = &self.service.control.counters;
+        counters.waits.record(wait);
+        if info.is_some_and(|info| info.gone) {
+            counters.gone.count();
+            self.gate.gone(now, wait);
+            self.retire(conn);
+        } else {
+            counters.shed.count();
+            self.refuse(conn, Refusal::Shed, thread_cpu_time());
+        }
     }
 
     /// Parks the connection, and sees to it that its deadline is kept.
@@ -179,11 +181,10 @@ impl<H: Handler> Pool<H> {
             drop,
         );
         Gauges {
-            open: self.service.control.open.load(Relaxed) as u64,
-            parked,
-            queued: self.queue.len() as u64,
-            busy: self.service.control.busy.load(Relaxed) as u64,
-            refusal_cost: self.overload.budget.lock().cost(),
+            connections_open: self.service.control.open.load(Relaxed) as u64,
+            connections_parked: parked,
+            queue_depth: self.queue.len() as u64,
+            busy_workers: self.service.control.busy.load(Relaxed) as u64,
         }
     }
 }
@@ -191,12 +192,12 @@ impl<H: Handler> Pool<H> {
 /// Takes connections and serves them until the server has nothing left to do.
 pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize) {
     let input = Input::new();
-    let mut worker = Worker { pool, index, input, held: None, parked_next: false, now: Instant::now() };
+    let mut worker = Worker { pool, index, input, held: None, owed: None, now: Instant::now() };
     while let Some(conn) = worker.next() {
         worker.attend(conn);
     }
     // Each wakes the next, since an edge wakes but one.
-    pool.reactor.ring();
+    pool.reactor.queue.ring();
     pool.service.control.ended_thread();
 }
 
@@ -206,8 +207,9 @@ struct Worker<'a, H: Handler> {
     input: Input,
     /// An event that was taken while looking whether others wait.
     held: Option<Event>,
-    /// The queue and the parked connections take turns.
-    parked_next: bool,
+    /// The queue and the parked connections take turns. Now it is those', until a request was answered
+    /// or so much time was spent on them: as much as on the newcomer before.
+    owed: Option<Duration>,
     /// The time when it last looked at the clock, which is when it last began to have something to
     /// do or was done with something.
     now: Instant,
@@ -242,103 +244,127 @@ impl<H: Handler> Worker<'_, H> {
 
     /// An event for the parked connections' turn, while newcomers wait; none to let those go first.
     fn parked_turn(&mut self) -> Option<Event> {
-        let turn = self.parked_next && self.pool.reactor.is_used() && !self.pool.queue.is_empty();
-        self.parked_next = false;
-        turn.then(|| self.pool.reactor.poll()).flatten()
+        let turn = self.pool.reactor.is_used() && !self.pool.queue.is_empty() && self.parked_first();
+        let event = turn.then(|| self.pool.reactor.poll()).flatten();
+        if event.is_none() {
+            self.owed = None;
+        }
+        event
+    }
+
+    /// Whether it is the parked connections' turn and not the queue's. Who came first goes first. Where
+    /// that makes little difference, and in an overload, where kept connections would take everything
+    /// since nobody decides at a door how many there are, they take turns.
+    fn parked_first(&self) -> bool {
+        let ready = self.pool.reactor.oldest_after();
+        let queued = self.pool.reactor.at(self.pool.taken_us.load(Relaxed));
+        match self.owed.is_some() {
+            turn if self.pool.gate.is_tight() => turn,
+            true => ready < queued + LITTLE,
+            false => ready + LITTLE < queued,
+        }
     }
 
     /// Waits for an event, unless there is a newcomer or nothing more to come.
     fn wait(&mut self) -> Option<Event> {
         let pool = self.pool;
-        pool.idle.fetch_add(1, SeqCst);
-        let idle = pool.queue.is_empty() && !pool.service.control.finished();
-        let event = if idle { pool.reactor.wait(&mut self.now) } else { None };
-        pool.idle.fetch_sub(1, SeqCst);
+        pool.reactor.queue.begin_idle();
+        let has_nothing = pool.queue.is_empty() && !pool.service.control.finished();
+        let mut idle = false;
+        let event = if has_nothing { pool.reactor.wait(&mut self.now, &mut idle) } else { None };
+        if pool.reactor.queue.end_idle() {
+            pool.service.control.watch();
+        }
+        if idle {
+            pool.gate.idle(self.now);
+        }
         event
     }
 
     /// Takes the event's connection, after seeing to it that whatever else is there gets a worker:
     /// this one is going to be busy.
     fn heed(&mut self, event: Event) -> Option<Conn<H::State>> {
-        if self.pool.reactor.has_ready() || !self.pool.queue.is_empty() {
-            self.pool.announce_rest();
+        let pool = self.pool;
+        if pool.reactor.has_ready() || !pool.queue.is_empty() {
+            pool.reactor.queue.announce_rest();
         }
-        let conn = self.pool.reactor.take(event)?;
-        let wait = self.now.saturating_duration_since(self.pool.reactor.after(&event));
-        let asks = matches!(conn.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
-            && !(conn.again || conn.closing || conn.expired || conn.second.is_some());
-        let line = &self.pool.overload.ready;
-        if asks && wait <= self.pool.overload.unasked() {
-            // It may have come at any time since, but even so it was in time.
-            line.is_calm();
-        } else if asks && conn.wire.has_unread_input() {
-            let info = TcpInfo::of(&conn.wire.socket);
-            if let Some(came) = info.and_then(|info| self.now.checked_sub(info.age)) {
-                self.pool.reactor.had_come(came);
+        let conn = pool.reactor.take(event)?;
+        if !conn.asks() {
+            return Some(conn);
+        }
+        // It may have come at any time since.
+        let wait = Wait::AtMost(self.now.saturating_duration_since(pool.reactor.after(&event)));
+        match pool.gate.take(Kind::Kept, wait, self.now, pool.queue.len()) {
+            Take::Ask if conn.wire.has_unread_input() => {
+                let info = TcpInfo::of(&conn.wire.socket);
+                if let Some(came) = info.and_then(|info| self.now.checked_sub(info.age)) {
+                    pool.reactor.had_come(came);
+                }
+                self.sift(conn, Kind::Kept, Duration::ZERO, info)
             }
-            return self.sift(conn, line, Duration::ZERO, info);
+            Take::Serve | Take::Ask | Take::Shed => Some(conn),
         }
-        Some(conn)
     }
 
     fn newcomer(&mut self) -> Option<Conn<H::State>> {
         let pool = self.pool;
         loop {
             let Ok(Newcomer { socket, accepted, late }) = pool.queue.try_recv() else {
-                pool.overload.queued.is_calm();
+                pool.gate.no_line();
                 return None;
             };
-            self.parked_next = true;
             let left = pool.queue.len();
             if left > 0 || pool.reactor.has_ready() {
-                pool.announce_rest();
+                pool.reactor.queue.announce_rest();
             }
-            if left <= pool.overload.limit() / 2 {
+            if pool.service.control.wants(Room::Queue) && pool.gate.has_room(left) {
                 pool.service.control.room_made(Room::Queue);
             }
             self.now = Instant::now();
             let wait = self.now.saturating_duration_since(accepted);
+            pool.taken_us.store(pool.reactor.us(accepted), Relaxed);
             let conn = Conn::new(socket, accepted);
-            let line = &pool.overload.queued;
-            if !late && wait <= pool.overload.unasked() {
-                line.is_calm();
-                pool.service.control.counters.waited(wait);
-                return Some(conn);
-            }
-            let info = TcpInfo::of(&conn.wire.socket);
-            if let Some(conn) = self.sift(conn, line, wait, info) {
-                return Some(conn);
+            let at_most = Wait::AtMost(if late { Duration::MAX } else { wait });
+            let conn = match pool.gate.take(Kind::Newcomer, at_most, self.now, left) {
+                Take::Ask => {
+                    let info = TcpInfo::of(&conn.wire.socket);
+                    self.sift(conn, Kind::Newcomer, wait, info)
+                }
+                Take::Serve | Take::Shed => {
+                    pool.service.control.counters.waits.record(wait);
+                    Some(conn)
+                }
+            };
+            if conn.is_some() {
+                return conn;
             }
         }
     }
 
-    /// Ends the connection if its client is gone, or has waited too long in a line that stands.
-    /// `wait` is what is known of its wait.
+    /// Ends the connection if its client is gone, or has waited too long. `wait` is what is known of
+    /// its wait.
     fn sift(
         &self,
         conn: Conn<H::State>,
-        line: &Line,
+        kind: Kind,
         wait: Duration,
         info: Option<TcpInfo>,
     ) -> Option<Conn<H::State>> {
         let pool = self.pool;
-        let counters = &pool.service.control.counters;
-        if info.is_some_and(|info| info.gone) {
-            counters.gone.count();
-            pool.retire(conn);
-            return None;
-        }
         let wait = info.map_or(wait, |info| wait.max(info.age));
-        counters.waited(wait);
-        // Who has not asked for anything yet does not wait for an answer.
-        if pool.overload.sheds(line, wait, self.now)
-            && (!H::CLIENT_SPEAKS_FIRST || conn.wire.has_unread_input())
-        {
-            counters.shed.count();
-            let started = thread_cpu_time();
-            pool.refuse(conn, Refusal::Shed, started);
+        if info.is_some_and(|info| info.gone) {
+            pool.shed(conn, info, wait, self.now);
             return None;
         }
+        // Who has not asked for anything yet does not wait for an answer.
+        if H::CLIENT_SPEAKS_FIRST && !conn.wire.has_unread_input() {
+            return Some(conn);
+        }
+        if pool.gate.take(kind, Wait::Known(wait), self.now, pool.queue.len()) == Take::Shed {
+            pool.shed(conn, info, wait, self.now);
+            return None;
+        }
+        pool.service.control.counters.waits.record(wait);
         Some(conn)
     }
 
@@ -347,16 +373,23 @@ impl<H: Handler> Worker<'_, H> {
         pool.service.control.begin_work();
         pool.running[self.index].begin(&conn);
         let refused = conn.refused.then(thread_cpu_time);
+        let is_newcomer = conn.key.is_none();
+        let (mut answered, mut spent) = (0, Duration::ZERO);
         let ended = loop {
-            let held = &mut self.held;
-            let outcome = pool.service.run(&mut conn, &mut self.input, &mut || others_wait(pool, held));
+            let mut host = WorkersHost { pool, held: &mut self.held };
+            let ran = pool.service.run(&mut conn, &mut self.input, &mut host);
             let began = mem::replace(&mut self.now, Instant::now());
-            pool.overload.pace.took(self.now - began);
-            if outcome == Outcome::Close {
+            let took = self.now - began;
+            if ran.answered > 0 {
+                pool.gate.answered(took / ran.answered);
+            }
+            answered += ran.answered;
+            spent += took;
+            if ran.outcome == Outcome::Close {
                 break Some(conn);
             }
             conn.settle(self.now);
-            let parking = match self.park(conn, outcome == Outcome::Yield) {
+            let parking = match self.park(conn, ran.outcome == Outcome::Yield) {
                 // Its client was quick, but others came first.
                 Parking::Returned(conn) if others_wait(pool, &mut self.held) => self.park(conn, true),
                 parking => parking,
@@ -371,12 +404,21 @@ impl<H: Handler> Worker<'_, H> {
                 }
             }
         };
+        if is_newcomer || answered > 0 {
+            pool.gate.turn(self.now, !pool.queue.is_empty());
+        }
+        self.owed = match is_newcomer {
+            true => Some(spent),
+            false => self.owed.and_then(|owed| owed.checked_sub(spent)).filter(|_| answered == 0),
+        };
         pool.running[self.index].end();
         if let Some(conn) = ended {
             pool.retire(conn);
         }
         if let Some(started) = refused {
-            pool.overload.budget.lock().charge_more(thread_cpu_time() - started);
+            let cost = thread_cpu_time() - started;
+            pool.service.control.counters.refusal_cpu_us.add(us(cost));
+            pool.gate.charge_more(cost);
         }
         pool.service.control.end_work();
     }
@@ -394,13 +436,29 @@ impl<H: Handler> Worker<'_, H> {
     }
 }
 
+/// What a connection may ask of the pool while it runs.
+struct WorkersHost<'a, H: Handler> {
+    pool: &'a Pool<H>,
+    held: &'a mut Option<Event>,
+}
+
+impl<H: Handler> Host for WorkersHost<'_, H> {
+    fn others_wait(&mut self) -> bool {
+        others_wait(self.pool, self.held)
+    }
+
+    fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
+        self.pool.reactor.waker(key, socket)
+    }
+}
+
 /// Whether somebody else could be served now. An event that says so is held: it comes once.
 fn others_wait<H: Handler>(pool: &Pool<H>, held: &mut Option<Event>) -> bool {
     if !pool.queue.is_empty() {
         return true;
     }
     debug_assert!(held.is_none());
-    if pool.idle.load(Relaxed) > 0 {
+    if pool.reactor.queue.may_have_idle_worker() {
         return false;
     }
     *held = pool.reactor.poll();

@@ -24,11 +24,6 @@ impl Bell {
         let _ = io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Another descriptor for the same bell.
-    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        io::fcntl_dupfd_cloexec(&self.0, 0)
-    }
-
     /// Makes it unreadable until it is rung again.
     pub(crate) fn silence(&self) {
         // It fails only when it is not ringing.

@@ -272,7 +272,6 @@ fn each_upstream_has_its_limit_and_the_excess_waits_in_a_line_or_hears_no() {
     let upstream = named("only");
     let config = Config {
         max_connections_per_upstream: Some(1),
-        line: 1,
         busy_reply: b"busy\n".to_vec(),
         ..config(&[upstream.local_addr()])
     };
@@ -282,17 +281,15 @@ fn each_upstream_has_its_limit_and_the_excess_waits_in_a_line_or_hears_no() {
     let second = connect(addr(&balancer));
     tell(&second, "who");
     await_that("the second is in the line", || balancer.snapshot().waiting == 1);
-    assert_eq!(rest(&connect(addr(&balancer))), Ok(b"busy\n".to_vec()));
-    assert_eq!(balancer.snapshot().refused, 1);
     assert_eq!(balancer.snapshot().upstreams[0].open, 1);
     drop(first);
     assert_eq!(hear(&second), "only");
     // Who waits in vain hears no, and who is gone does not keep its place.
-    let brief = start(Config { queue_timeout: SOON, ..config });
+    let brief = start_on(builder().patience(BRIEF), config);
     let first = connect(addr(&brief));
     assert_eq!(ask(&first, "who"), "only");
     assert_eq!(rest(&connect(addr(&brief))), Ok(b"busy\n".to_vec()));
-    assert_eq!((brief.snapshot().queue_timed_out, brief.snapshot().waiting), (1, 0));
+    assert_eq!((brief.snapshot().line_shed, brief.snapshot().waiting), (1, 0));
 }
 
 #[test]
@@ -372,8 +369,8 @@ fn a_bad_configuration_is_named() {
         (config(&[upstream, upstream]), "the upstream 127.0.0.1:9 is given twice; give each once"),
         (Config { rise: 0, ..base.clone() }, "rise is 0; it may be 1 or more"),
         (
-            Config { queue_timeout: Duration::ZERO, ..base.clone() },
-            "queue_timeout is 0ns; it may be 1ms to 365 days",
+            Config { connect_timeout: Duration::ZERO, ..base.clone() },
+            "connect_timeout is 0ns; it may be 1ms to 365 days",
         ),
     ];
     for (config, expected) in cases {
@@ -462,11 +459,10 @@ fn who_waited_in_vain_reads_its_busy_reply() {
     let upstream = named("only");
     let config = Config {
         max_connections_per_upstream: Some(1),
-        queue_timeout: SOON,
         busy_reply: b"busy\n".to_vec(),
         ..config(&[upstream.local_addr()])
     };
-    let balancer = start(config);
+    let balancer = start_on(builder().patience(BRIEF), config);
     let first = connect(addr(&balancer));
     assert_eq!(ask(&first, "who"), "only");
     let second = connect(addr(&balancer));
@@ -514,7 +510,7 @@ fn a_relay_that_breaks_off_is_a_reset() {
 #[test]
 fn who_waits_because_too_many_are_being_connected_gets_its_turn() {
     let (listener, slow, _fillers) = swallowing();
-    let balancer = start(Config { connect_timeout: PATIENCE, queue_timeout: PATIENCE, ..config(&[slow]) });
+    let balancer = start(Config { connect_timeout: PATIENCE, ..config(&[slow]) });
     let clients: Vec<_> = (0..100).map(|_| connect(addr(&balancer))).collect();
     await_that("some are being connected and the others wait", || {
         let snapshot = balancer.snapshot();

@@ -119,7 +119,7 @@ fn silent_connections_give_way_too() {
 
 #[test]
 fn busy_connections_do_not_give_way() {
-    let (handle, gate) = serve_lines(builder().workers(3).max_connections(2));
+    let (handle, gate) = serve_lines(builder().workers(3).max_connections(2).patience(BRIEF));
     let clients: Vec<_> = (0..2).map(|_| connect(handle.local_addr())).collect();
     clients.iter().for_each(|client| tell(client, "block"));
     gate.await_blocked(2);

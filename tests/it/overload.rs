@@ -44,7 +44,7 @@ fn keep_asking(handle: &Handle, stop: &AtomicBool) -> String {
 
 #[test]
 fn kept_connections_that_wait_too_long_are_told_so() {
-    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
+    let handle = builder().workers(1).patience(BRIEF).serve(Http::new(slow)).expect("it serves");
     let stop = AtomicBool::new(false);
     let ends: Vec<_> = thread::scope(|scope| {
         let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
@@ -61,9 +61,8 @@ fn kept_connections_that_wait_too_long_are_told_so() {
 }
 
 #[test]
-fn without_a_target_nobody_is_shed() {
-    let server = builder().workers(1).queue(64).target(None);
-    let handle = server.serve(Http::new(slow)).expect("it serves");
+fn a_closed_loop_that_can_be_served_in_time_is_not_refused() {
+    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
@@ -73,7 +72,8 @@ fn without_a_target_nobody_is_shed() {
             assert_eq!(client.join().expect("it ends well"), "HTTP/1.1 200");
         }
     });
-    assert_eq!(handle.metrics().shed, 0);
+    let metrics = handle.metrics();
+    assert_eq!((metrics.shed, metrics.refused_queue_full, metrics.overloads_begun), (0, 0, 0));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn who_is_gone_is_not_served() {
     for client in gone {
         sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
     }
-    // Longer than the target, so that the kernel is asked.
+    // Longer than is in time in any case, so that the kernel is asked.
     thread::sleep(Duration::from_millis(20));
     gate.open(1);
     assert_eq!(hear(&first), "unblocked");
@@ -137,7 +137,7 @@ fn one_stall_sheds_nobody() {
         })
         .collect();
     await_that("they wait", || handle.metrics().queue_depth == 10);
-    // Longer than twice the target and than the interval.
+    // Long for any server that goes by a few milliseconds.
     thread::sleep(Duration::from_millis(250));
     gate.open(1);
     for (n, client) in waiting.iter().enumerate() {
@@ -167,13 +167,14 @@ fn after_an_overload_everybody_is_served_again() {
         assert_eq!(handle.metrics().refused_queue_full, round);
     }
     let metrics = handle.metrics();
-    assert!(metrics.refusing > Duration::ZERO, "{metrics}");
-    assert!(metrics.refusal_cost > Duration::ZERO);
+    assert!(metrics.refusal_cpu > Duration::ZERO, "{metrics}");
+    assert_eq!(metrics.overloads_begun, 1, "{metrics}");
 }
 
 #[test]
 fn a_flood_over_the_budget_is_left_to_the_kernel_and_ends() {
-    let handle = builder().workers(1).refusal_budget(0.0).serve(Http::new(slow)).expect("it serves");
+    let handle =
+        builder().workers(1).refusal_budget(0.0).patience(BRIEF).serve(Http::new(slow)).expect("it serves");
     let addr = handle.local_addr();
     let stop = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicUsize::new(0));

@@ -93,10 +93,13 @@ impl Handler for Lines {
     }
 }
 
-/// The builder of a server on a free port, with two workers.
+/// The builder of a server on a free port, with two workers, for clients who wait as long as the tests.
 pub(crate) fn builder() -> Builder {
-    Server::builder().bind("127.0.0.1:0").workers(2)
+    Server::builder().bind("127.0.0.1:0").workers(2).patience(PATIENCE)
 }
+
+/// How long clients wait where a test waits for that to be over.
+pub(crate) const BRIEF: Duration = Duration::from_millis(100);
 
 /// A server of lines.
 pub(crate) fn serve_lines(builder: Builder) -> (Handle, Gate) {

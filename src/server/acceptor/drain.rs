@@ -75,7 +75,7 @@ impl<H: Handler> Acceptor<H> {
         control.accepting_ended();
         while control.alive.load(SeqCst) > 0 {
             if control.finished() {
-                pool.reactor.ring();
+                pool.reactor.queue.ring();
             }
             self.wait_draining(deadline);
             if Instant::now() >= deadline && control.alive.load(SeqCst) > 0 {
@@ -118,9 +118,9 @@ impl<H: Handler> Acceptor<H> {
         for index in 0..self.listeners.len() {
             while Instant::now() < deadline {
                 let now = Instant::now();
-                if let Some(room) = self.full(now) {
+                if let Some(room) = self.lacking(now) {
                     self.pool.service.control.want_room(room);
-                    if self.full(now).is_some() {
+                    if self.lacking(now).is_some() {
                         self.wait_draining(deadline);
                     }
                     continue;
@@ -156,7 +156,7 @@ impl<H: Handler> Acceptor<H> {
             cut += 1;
         }
         (0..cut).for_each(|_| control.counters.cut.count());
-        pool.reactor.ring();
+        pool.reactor.queue.ring();
         let grace = Instant::now() + CUT_GRACE;
         while control.alive.load(SeqCst) > 0 && Instant::now() < grace {
             self.wait(Pause { listen: false, until: Some(grace) });

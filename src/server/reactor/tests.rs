@@ -212,7 +212,7 @@ fn an_event_of_a_closed_connection_does_not_reach_its_successor() {
     let (mut client, conn) = pair(&listener);
     assert!(matches!(reactor.park(conn, false, |_| true), Parking::Parked));
     client.write_all(b"x").unwrap();
-    let event = reactor.wait(&mut Instant::now()).unwrap();
+    let event = reactor.wait(&mut Instant::now(), &mut false).unwrap();
     let old = event.key;
     reactor.visit_parked(|_, _| Visit::Take, drop);
     let (_successor, conn) = pair(&listener);

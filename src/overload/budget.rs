@@ -1,3 +1,5 @@
+//! What refusals may cost. It knows nobody who is refused.
+
 use std::time::{Duration, Instant};
 
 /// What refusals may cost: a share of one CPU, for the acceptor and the workers together.
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 /// load 91 %. Hence a budget, beyond which newcomers are left to the kernel, which turns them away
 /// for nothing.
 #[derive(Debug)]
-pub(in crate::server) struct Budget {
+pub(super) struct Budget {
     share: f64,
     /// What is left, in microseconds of CPU; less than nothing where it went into debt.
     left_us: f64,
@@ -29,12 +31,12 @@ const ASSUMED_US: f64 = 16.0;
 const WEIGHT: f64 = 1.0 / 16.0;
 
 impl Budget {
-    pub(in crate::server) fn new(share: f64, now: Instant) -> Self {
+    pub(super) fn new(share: f64, now: Instant) -> Self {
         Self { share, left_us: share * us(SAVED), refilled: now, cost_us: ASSUMED_US }
     }
 
     /// Whether there is something left; else when there will be.
-    pub(in crate::server) fn ask(&mut self, now: Instant) -> Result<(), Instant> {
+    pub(super) fn ask(&mut self, now: Instant) -> Result<(), Instant> {
         self.refill(now);
         if self.left_us > 0.0 {
             return Ok(());
@@ -44,19 +46,15 @@ impl Budget {
     }
 
     /// Takes the cost of a refusal off, whatever is left.
-    pub(in crate::server) fn charge(&mut self, cost: Duration) {
+    pub(super) fn charge(&mut self, cost: Duration) {
         let cost_us = us(cost);
         self.cost_us += (cost_us - self.cost_us) * WEIGHT;
         self.left_us = (self.left_us - cost_us).max(-self.share * us(DEBT));
     }
 
     /// The same for what belongs to a refusal that was counted before.
-    pub(in crate::server) fn charge_more(&mut self, cost: Duration) {
+    pub(super) fn charge_more(&mut self, cost: Duration) {
         self.left_us = (self.left_us - us(cost)).max(-self.share * us(DEBT));
-    }
-
-    pub(in crate::server) fn cost(&self) -> Duration {
-        Duration::from_secs_f64(self.cost_us / 1e6)
     }
 
     fn refill(&mut self, now: Instant) {
@@ -90,7 +88,6 @@ mod tests {
         }
         // 3 % of four seconds, since that of one was saved.
         assert!((11_900..=12_010).contains(&refused), "{refused}");
-        assert!(budget.cost() < MS / 99, "{:?}", budget.cost());
     }
 
     #[test]

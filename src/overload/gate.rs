@@ -1,0 +1,357 @@
+//! The one place at which is decided who is let in, refused, left waiting or shed. It knows neither
+//! who waits nor where: the queue, the ready line and the balancer's line each ask it in the same way.
+
+use std::{
+    sync::atomic::{
+        AtomicBool, AtomicU64, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    budget::Budget,
+    line::{Bounds, Line, TICK},
+    pace::{Headway, Pace},
+};
+use crate::sys::clock::us;
+
+/// What a gate goes by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// How long clients wait.
+    pub(crate) patience: Duration,
+    /// Requests that are served at once.
+    pub(crate) servers: usize,
+    /// What refusals may cost, as a share of one CPU. Nothing: whoever would be refused is left
+    /// waiting.
+    pub(crate) refusal_budget: f64,
+    /// The longest that the line may be on account of slow requests.
+    pub(crate) longest: Duration,
+}
+
+/// What becomes of somebody for whom there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Refuse,
+    /// Leave it where it is until there is room, or until this time.
+    Hold(Option<Instant>),
+}
+
+/// Who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Somebody for whom was decided at the door how long it may wait.
+    Newcomer,
+    /// A request that has come over a connection that is there already.
+    Kept,
+}
+
+/// What is known of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    AtMost(Duration),
+    Known(Duration),
+}
+
+/// What becomes of somebody whose turn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    Serve,
+    /// Refuse it: it has waited too long.
+    Shed,
+    /// Find out how long it has waited, and whether it is still there.
+    Ask,
+}
+
+/// Decides who is let in and who is served. On its calm path, while everybody is let in, it takes no
+/// lock.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    terms: Terms,
+    servers: AtomicUsize,
+    began: Instant,
+    pace: Pace,
+    headway: Headway,
+    /// When a worker last had nobody to serve, in microseconds since `began`.
+    idle_us: AtomicU64,
+    /// Whether the line is kept shorter than the tolerance, and how long it may be.
+    tight: AtomicBool,
+    limit_us: AtomicU64,
+    /// When somebody was last refused, in microseconds since `began`; 0 for never.
+    refusal_us: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    line: Line,
+    budget: Budget,
+}
+
+/// The tolerance is this share of the patience: what is served takes time as well.
+const TOLERANCE: f64 = 0.8;
+/// It is so many service times at least: nobody asks a slow service who is in a hurry.
+const SLOW: u32 = 10;
+/// Who has waited longer than this many tolerances is too late.
+const TOO_LATE: f64 = 1.25;
+/// The line may always be as long as this, and as three service times: else workers become idle (with
+/// two, four workers who block for 20 ms kept 0.95 to 0.98 of their capacity at 1.2x, with three 0.99).
+const FLOOR: Duration = Duration::from_millis(10);
+const FLOOR_SERVICES: u32 = 3;
+/// A shorter wait was in time, and the kernel need not be asked for it.
+const IN_TIME: Duration = FLOOR;
+/// How long after a refusal the backlog is kept short.
+const OVER: Duration = Duration::from_millis(100);
+/// How long the acceptor leaves newcomers alone between looks at them while it refuses. To be woken
+/// for each, and to wake its client for each, costs as much again as refusing it.
+const NAP: Duration = Duration::from_millis(2);
+/// Newcomers that a short backlog holds at least.
+const FEW: u32 = 4;
+
+impl Gate {
+    pub(crate) fn new(terms: Terms, now: Instant) -> Self {
+        let budget = Budget::new(terms.refusal_budget, now);
+        Self {
+            servers: AtomicUsize::new(terms.servers),
+            terms,
+            began: now,
+            pace: Pace::new(),
+            headway: Headway::new(),
+            idle_us: AtomicU64::new(0),
+            tight: AtomicBool::new(false),
+            limit_us: AtomicU64::new(0),
+            refusal_us: AtomicU64::new(0),
+            state: Mutex::new(State { line: Line::new(now), budget }),
+        }
+    }
+
+    /// Says that so many requests are served at once from now on.
+    pub(crate) fn set_servers(&self, servers: usize) {
+        self.servers.store(servers.max(1), Relaxed);
+    }
+
+    /// Whether somebody who comes when so many wait already would be served in time.
+    pub(crate) fn fits(&self, waiting: usize) -> bool {
+        waiting < self.servers.load(Relaxed) || self.wait_behind(waiting + 1) <= self.limit()
+    }
+
+    /// Whether the line has become so short that it is worth letting somebody in again.
+    pub(crate) fn has_room(&self, waiting: usize) -> bool {
+        waiting == 0 || self.wait_behind(waiting) <= self.limit() / 2
+    }
+
+    /// What to do with somebody who does not fit.
+    pub(crate) fn turn_away(&self, now: Instant) -> Verdict {
+        let mut state = self.lock(now);
+        let verdict = match state.budget.ask(now) {
+            // Nobody is to be refused, which says as much of the load.
+            _ if self.terms.refusal_budget == 0.0 => {
+                state.line.refused(now, self.bounds(), self.idle_since());
+                Verdict::Hold(None)
+            }
+            Ok(()) => {
+                state.line.refused(now, self.bounds(), self.idle_since());
+                Verdict::Refuse
+            }
+            Err(until) => {
+                state.line.held(now);
+                Verdict::Hold(Some(until))
+            }
+        };
+        self.publish(&state);
+        verdict
+    }
+
+    /// How long clients can bear to wait for what is no worker's turn.
+    pub(crate) fn tolerance(&self) -> Duration {
+        self.bounds().tolerance
+    }
+
+    /// What to do with somebody whose turn has come. Who is shed counts as refused.
+    pub(crate) fn take(&self, kind: Kind, wait: Wait, now: Instant, left: usize) -> Take {
+        let (wait, looked_at) = match wait {
+            Wait::AtMost(wait) if wait > IN_TIME => return Take::Ask,
+            Wait::AtMost(_) if !self.is_tight() => return Take::Serve,
+            Wait::AtMost(wait) => (wait, false),
+            Wait::Known(wait) => (wait, true),
+        };
+        let mut state = self.lock(now);
+        if looked_at {
+            state.line.looked_at(None);
+        }
+        let bounds = self.bounds();
+        let limit = state.line.limit(bounds);
+        let most = match kind {
+            Kind::Newcomer if !state.line.is_purging() => bounds.tolerance.mul_f64(TOO_LATE),
+            _ => limit,
+        };
+        state.line.waited(wait, self.wait_behind(left), bounds);
+        let take = if wait > most {
+            state.line.refused(now, bounds, self.idle_since());
+            Take::Shed
+        } else {
+            if kind == Kind::Kept {
+                state.line.admitted(now, wait);
+            }
+            Take::Serve
+        };
+        self.publish(&state);
+        take
+    }
+
+    /// Says that somebody was let in when so many waited already.
+    pub(crate) fn admitted(&self, now: Instant, waiting: usize) {
+        if self.is_tight() {
+            let mut state = self.lock(now);
+            state.line.admitted(now, self.wait_behind(waiting + 1));
+            self.publish(&state);
+        }
+    }
+
+    /// Says that the first in line is served now, and whether somebody is left.
+    pub(crate) fn turn(&self, now: Instant, more: bool) {
+        self.headway.turn(now.saturating_duration_since(self.began), more);
+    }
+
+    /// Says that nobody is in line.
+    pub(crate) fn no_line(&self) {
+        self.headway.pause();
+    }
+
+    /// Says that somebody whose turn had come was gone, and had waited so long.
+    pub(crate) fn gone(&self, now: Instant, wait: Duration) {
+        let mut state = self.lock(now);
+        state.line.looked_at(Some(wait));
+        self.publish(&state);
+    }
+
+    /// Says that somebody was refused who was let in before.
+    pub(crate) fn refused(&self, now: Instant) {
+        let mut state = self.lock(now);
+        state.line.refused(now, self.bounds(), self.idle_since());
+        self.publish(&state);
+    }
+
+    /// Says that there was nobody to serve.
+    pub(crate) fn idle(&self, now: Instant) {
+        self.idle_us.store(self.us(now), Relaxed);
+        if self.is_tight() {
+            let mut state = self.lock(now);
+            state.line.idle(now, self.bounds());
+            self.publish(&state);
+        }
+    }
+
+    /// Says that a request was answered, and how long that took.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.pace.took(took);
+    }
+
+    /// Takes what refusals have cost off the budget.
+    pub(crate) fn charge(&self, cost: Duration) {
+        self.state.lock().budget.charge(cost);
+    }
+
+    /// Takes off what belongs to a refusal that was counted before.
+    pub(crate) fn charge_more(&self, cost: Duration) {
+        self.state.lock().budget.charge_more(cost);
+    }
+
+    /// Lets time pass: what has happened, or has not happened for a while, has consequences.
+    pub(crate) fn look(&self, now: Instant) {
+        let state = self.lock(now);
+        self.publish(&state);
+    }
+
+    /// When to look next, where that makes a difference.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        self.is_tight().then(|| now + TICK)
+    }
+
+    /// The longest that anybody waits, whatever the workers do.
+    pub(crate) fn too_late(&self) -> Duration {
+        self.bounds().tolerance.mul_f64(TOO_LATE)
+    }
+
+    /// Whether somebody had to be refused of late, or may have to be soon.
+    pub(crate) fn is_overloaded(&self, now: Instant) -> bool {
+        self.is_tight() || self.is_over(now)
+    }
+
+    /// Whether the line is, or may soon again be, kept shorter than the tolerance.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.tight.load(Relaxed)
+    }
+
+    /// How long the acceptor is to leave newcomers alone when all are dealt with, if at all.
+    pub(crate) fn nap(&self, now: Instant) -> Option<Duration> {
+        self.is_over(now).then_some(NAP)
+    }
+
+    /// The backlog to have while people are refused, none while not: what is served in two naps, so
+    /// that no worker becomes idle. `loopback`: handshakes take no time there. Elsewhere the backlog
+    /// also limits the handshakes in flight, and must hold what is served during the longest usual
+    /// round trip, 100 ms.
+    pub(crate) fn short_backlog(&self, now: Instant, loopback: bool) -> Option<u32> {
+        let time = if loopback { NAP * 2 } else { Duration::from_millis(100) };
+        let served = time.as_secs_f64() / self.headway().as_secs_f64();
+        self.is_over(now).then_some((served as u32).max(FEW))
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        match self.refusal_us.load(Relaxed) {
+            0 => false,
+            at => self.us(now).saturating_sub(at) < us(OVER),
+        }
+    }
+
+    /// How long the last of so many waits.
+    fn wait_behind(&self, waiting: usize) -> Duration {
+        self.headway().saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
+    }
+
+    fn headway(&self) -> Duration {
+        let servers = u32::try_from(self.servers.load(Relaxed)).unwrap_or(u32::MAX);
+        self.headway.mean().unwrap_or_else(|| self.pace.mean() / servers).max(Duration::from_nanos(1))
+    }
+
+    fn limit(&self) -> Duration {
+        if self.is_tight() {
+            return Duration::from_micros(self.limit_us.load(Relaxed));
+        }
+        self.bounds().tolerance
+    }
+
+    fn bounds(&self) -> Bounds {
+        let mean = self.pace.mean();
+        let slow = (mean * SLOW).min(self.terms.longest);
+        let tolerance = self.terms.patience.mul_f64(TOLERANCE).max(slow);
+        let floor = FLOOR.max(mean * FLOOR_SERVICES).max(self.pace.peak()).min(tolerance);
+        Bounds { tolerance, floor }
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.began + Duration::from_micros(self.idle_us.load(Relaxed))
+    }
+
+    /// The state as it is at this time.
+    fn lock(&self, now: Instant) -> parking_lot::MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        state.line.tick(now, self.bounds(), self.idle_since());
+        state
+    }
+
+    /// Lets those who take no lock know.
+    fn publish(&self, state: &State) {
+        self.limit_us.store(us(state.line.limit(self.bounds())), Relaxed);
+        self.refusal_us.store(state.line.last_refusal().map_or(0, |at| self.us(at).max(1)), Relaxed);
+        self.tight.store(state.line.is_tight(), SeqCst);
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        us(at.saturating_duration_since(self.began))
+    }
+}
