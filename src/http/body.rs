@@ -2,19 +2,24 @@ use std::{
     cell::{RefCell, RefMut},
     fmt,
     io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use http::StatusCode;
 
 use super::{chunked::Decoder, head::Framing};
-use crate::server::Connection;
+use crate::server::{Connection, Hold};
 
 /// The body of a request, read as it comes: `&Body` is a [`Read`].
 ///
 /// A body that fits into the input buffer (16 KiB, together with its head) has come already when
-/// the handler is called, and of a larger one as much as fits. For its rest the worker waits, and
-/// its client must keep up 16 KiB per second on average, never pause for `io_timeout`, and be done
+/// the handler is called, and of a larger one as much as fits. For its rest the worker waits, while no
+/// more than half of them do; the others' connections wait parked, and with one worker such a body is
+/// gathered in memory first, out of 64 MiB for all. Its client must keep up 16 KiB per second on average, never pause for `io_timeout`, and be done
 /// within [`Http::body_timeout`](super::Http::body_timeout). One that is not gets 408, one that
 /// breaks off or is malformed 400, one that grows too large 413. Reading gives an error then, the
 /// client's answer is decided whatever the handler answers, and the connection is closed.
@@ -25,13 +30,83 @@ const MIN_BYTES_PER_S: u64 = 16 * 1024;
 
 pub(super) struct Incoming<'a> {
     connection: Connection<'a>,
-    rest: Rest,
+    receipt: Receipt,
     limits: BodyLimits,
-    received: u64,
-    started: Option<Instant>,
+    /// What has been gathered of it.
+    gathered: Option<Gathered>,
+    /// Leave to wait for the rest.
+    hold: Option<Hold>,
     /// What its client is to be told, whatever the handler answers.
     failure: Option<StatusCode>,
 }
+
+/// How far a body has come.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    rest: Rest,
+    received: u64,
+    started: Option<Instant>,
+}
+
+impl Receipt {
+    pub(super) fn new(framing: Framing) -> Self {
+        let rest = match framing {
+            Framing::Empty => Rest::Length(0),
+            Framing::Length(length) => Rest::Length(length),
+            Framing::Chunked => Rest::Chunked(Decoder::new()),
+        };
+        Self { rest, received: 0, started: None }
+    }
+}
+
+/// A body that is kept in memory while its connection is parked, out of what all may have together.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    bytes: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+    in_all: Arc<AtomicUsize>,
+}
+
+/// That much.
+const GATHERED: usize = 64 * 1024 * 1024;
+
+impl Gathered {
+    pub(super) fn new(in_all: &Arc<AtomicUsize>) -> Self {
+        Self { bytes: Vec::new(), read: 0, in_all: Arc::clone(in_all) }
+    }
+
+    /// Whether there was room.
+    fn add(&mut self, bytes: &[u8]) -> bool {
+        if self.in_all.fetch_add(bytes.len(), Relaxed) + bytes.len() > GATHERED {
+            self.in_all.fetch_sub(bytes.len(), Relaxed);
+            return false;
+        }
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.in_all.fetch_sub(self.bytes.len(), Relaxed);
+    }
+}
+
+/// What came of gathering.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Gathering {
+    Whole,
+    /// More is there, but others have waited.
+    Pause,
+    /// More has to come within this time.
+    Until(Instant),
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// What is gathered before others get their turn.
+const PIECE: u64 = 1024 * 1024;
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -40,19 +115,14 @@ pub(super) struct BodyLimits {
     pub(super) time: Duration,
 }
 
+#[derive(Debug)]
 enum Rest {
     Length(u64),
     Chunked(Decoder),
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(connection: Connection<'a>, framing: Framing, limits: BodyLimits) -> Self {
-        let rest = match framing {
-            Framing::Empty => Rest::Length(0),
-            Framing::Length(length) => Rest::Length(length),
-            Framing::Chunked => Rest::Chunked(Decoder::new()),
-        };
-        let incoming = Incoming { connection, rest, limits, received: 0, started: None, failure: None };
+    pub(super) fn new(incoming: Incoming<'a>) -> Self {
         Self(RefCell::new(incoming))
     }
 
@@ -80,7 +150,52 @@ fn failed(status: StatusCode) -> io::Error {
     io::Error::new(kind, format!("the body of the request failed: {status}"))
 }
 
-impl Incoming<'_> {
+impl<'a> Incoming<'a> {
+    /// With what has been gathered, and leave to wait for the rest, if that may be necessary.
+    pub(super) fn new(
+        connection: Connection<'a>,
+        receipt: Receipt,
+        limits: BodyLimits,
+        gathered: Option<Gathered>,
+        hold: Option<Hold>,
+    ) -> Self {
+        Self { connection, receipt, limits, gathered, hold, failure: None }
+    }
+
+    /// Gathers what is there, without waiting.
+    pub(super) fn gather(&mut self) -> io::Result<Gathering> {
+        let until = self.receipt.received + PIECE;
+        loop {
+            match self.available()? {
+                Some(0) => return Ok(Gathering::Whole),
+                Some(amount) => {
+                    let piece = &self.connection.input()[..amount];
+                    if !self.gathered.as_mut().is_some_and(|gathered| gathered.add(piece)) {
+                        return Ok(Gathering::NoRoom);
+                    }
+                    self.take(amount);
+                }
+                None if self.connection.fill()? > 0 => {}
+                None if self.connection.ended() => return Err(self.fail(StatusCode::BAD_REQUEST)),
+                None => {
+                    let (now, deadline) = (Instant::now(), self.deadline());
+                    if now >= deadline {
+                        return Err(self.fail(StatusCode::REQUEST_TIMEOUT));
+                    }
+                    return Ok(Gathering::Until(deadline));
+                }
+            }
+            if self.receipt.received >= until {
+                return Ok(Gathering::Pause);
+            }
+        }
+    }
+
+    /// What is kept while the connection is parked.
+    pub(super) fn into_parts(self) -> (Receipt, Option<Gathered>) {
+        (self.receipt, self.gathered)
+    }
+
     pub(super) fn connection(&self) -> &Connection<'_> {
         &self.connection
     }
@@ -106,8 +221,21 @@ impl Incoming<'_> {
         if buffer.is_empty() {
             return Ok(0);
         }
+        if let Some(gathered) = &mut self.gathered
+            && let left = &gathered.bytes[gathered.read..]
+            && !left.is_empty()
+        {
+            let amount = buffer.len().min(left.len());
+            buffer[..amount].copy_from_slice(&left[..amount]);
+            gathered.read += amount;
+            return Ok(amount);
+        }
         loop {
             if let Some(available) = self.available()? {
+                if available == 0 {
+                    // All has come: the worker waits no more.
+                    self.hold = None;
+                }
                 let amount = available.min(buffer.len());
                 buffer[..amount].copy_from_slice(&self.connection.input()[..amount]);
                 self.take(amount);
@@ -120,7 +248,7 @@ impl Incoming<'_> {
     /// How much of the body lies at the beginning of the input: 0 when all was taken, none when
     /// more has to come first.
     fn available(&mut self) -> io::Result<Option<usize>> {
-        let data = match &mut self.rest {
+        let data = match &mut self.receipt.rest {
             Rest::Length(left) => {
                 if *left == 0 {
                     return Ok(Some(0));
@@ -139,7 +267,7 @@ impl Incoming<'_> {
                 piece.data
             }
         };
-        if self.received + data as u64 > self.limits.bytes {
+        if self.receipt.received + data as u64 > self.limits.bytes {
             return Err(self.fail(StatusCode::PAYLOAD_TOO_LARGE));
         }
         Ok(Some(data).filter(|&data| data > 0))
@@ -147,21 +275,28 @@ impl Incoming<'_> {
 
     fn take(&mut self, amount: usize) {
         self.connection.consume(amount);
-        self.received += amount as u64;
-        match &mut self.rest {
+        self.receipt.received += amount as u64;
+        match &mut self.receipt.rest {
             Rest::Length(left) => *left -= amount as u64,
             Rest::Chunked(decoder) => decoder.took(amount),
         }
     }
 
-    /// Waits for more of the body, as long as its client keeps to the minimum rate.
-    fn await_more(&mut self) -> io::Result<()> {
+    /// When more must have come: its client may pause for `io_timeout`, and must keep to the minimum
+    /// rate.
+    fn deadline(&mut self) -> Instant {
         let now = Instant::now();
-        let started = *self.started.get_or_insert(now);
+        let started = *self.receipt.started.get_or_insert(now);
         let io_timeout = self.connection.io_timeout();
-        let earned = Duration::from_secs(self.received / MIN_BYTES_PER_S);
+        let earned = Duration::from_secs(self.receipt.received / MIN_BYTES_PER_S);
         let in_all = (io_timeout + earned).min(self.limits.time);
-        self.connection.set_deadline((now + io_timeout).min(started + in_all));
+        (now + io_timeout).min(started + in_all)
+    }
+
+    /// Waits for more of the body.
+    fn await_more(&mut self) -> io::Result<()> {
+        let deadline = self.deadline();
+        self.connection.set_deadline(deadline);
         match self.connection.fill_waiting() {
             Ok(0) => Err(self.fail(StatusCode::BAD_REQUEST)),
             Ok(_) => Ok(()),

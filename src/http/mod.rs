@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Heads and bodies of up to 16 KiB together are gathered while the connection is parked, so that
-//! no slow client costs a worker; for the rest of a larger body a worker waits, see [`Body`].
+//! no slow client costs a worker; for the rest of a larger body a worker may wait, see [`Body`].
 //! Connections are kept (HTTP/1.0: where the client asks for it), and pipelined requests are
 //! answered in their order; where others wait, one is answered at a time.
 //!
@@ -43,22 +43,24 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, Write},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    time::Duration,
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant},
 };
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
-    body::BodyLimits,
+    body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
     chunked::Decoder,
     head::{Framing, Head},
     response::{How, Sending},
 };
 use crate::{
     error::Result,
-    server::{Builder, Connection, Handle, Handler, Next, Refusal},
+    server::{Builder, Connection, Handle, Handler, Hold, HoldWaiter, Next, Refusal},
 };
 
 /// Starts the server with a function from request to response; [`Http`] is the handler that it
@@ -79,6 +81,8 @@ pub struct Http<F> {
     function: F,
     body_limits: BodyLimits,
     busy_reply: Cow<'static, [u8]>,
+    /// Bytes of bodies that are being gathered, of all connections.
+    gathered: Arc<AtomicUsize>,
 }
 
 impl<F> Http<F>
@@ -90,7 +94,7 @@ where
         let busy = Response::error(StatusCode::SERVICE_UNAVAILABLE)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
         let body_limits = BodyLimits { bytes: 64 * 1024 * 1024, time: Duration::from_secs(60) };
-        Self { function, body_limits, busy_reply: busy.to_vec().into() }
+        Self { function, body_limits, busy_reply: busy.to_vec().into(), gathered: Arc::default() }
     }
 
     /// The most bytes that the body of a request may have.
@@ -124,14 +128,41 @@ impl<F> fmt::Debug for Http<F> {
 /// How far a connection has come with its present request.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes of the input that were looked at and were no whole request.
-    seen: usize,
+    /// Bytes of the input that were looked at and were no whole request; no input has more.
+    seen: u16,
     /// With so many it will be one, where that is known.
-    whole_at: Option<usize>,
+    whole_at: Option<u16>,
     /// `100 Continue` was sent.
     continued: bool,
-    /// The response under way.
-    sending: Option<Box<Reply>>,
+    stage: Stage,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// The request is gathered in the input.
+    #[default]
+    Request,
+    /// Its body has to wait until fewer workers are held by bodies.
+    Held(Box<Held>),
+    /// Its body is gathered in memory, since no worker may be held.
+    Body(Box<PartialBody>),
+    /// The response is under way.
+    Reply(Box<Reply>),
+}
+
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    /// Its place in line, which it keeps by being kept.
+    _waiter: HoldWaiter,
+}
+
+#[derive(Debug)]
+struct PartialBody {
+    /// The head as it came.
+    text: Vec<u8>,
+    receipt: Receipt,
+    gathered: Option<Gathered>,
 }
 
 struct Reply {
@@ -159,13 +190,23 @@ where
     }
 
     fn ready(&self, connection: &mut Connection<'_>, progress: &mut Progress) -> io::Result<Next> {
-        if let Some(reply) = progress.sending.take() {
-            return go_on(connection, progress, reply);
-        }
+        let held_since = match mem::take(&mut progress.stage) {
+            Stage::Reply(reply) => return go_on(connection, progress, reply),
+            Stage::Body(body) => return self.gather_body(connection, progress, *body),
+            Stage::Held(held) => {
+                connection.detach();
+                Some(held.since)
+            }
+            Stage::Request => None,
+        };
         match self.gather(connection, progress) {
-            Ok(Some(head)) => {
+            Ok(Some(Whole { head, body: true })) => {
                 *progress = Progress::default();
-                self.answer(connection, progress, head)
+                self.answer_here(connection, progress, head, None)
+            }
+            Ok(Some(Whole { head, body: false })) => {
+                *progress = Progress::default();
+                self.begin_body(connection, progress, head, held_since)
             }
             Ok(None) => Ok(Next::Park),
             Err(Unanswerable::Refuse(status)) => refuse(connection, status, false),
@@ -173,16 +214,36 @@ where
         }
     }
 
-    fn expired(&self, connection: &mut Connection<'_>, _: &mut Progress) -> io::Result<Next> {
-        if connection.input().is_empty() {
-            return Ok(Next::Close);
+    fn expired(&self, connection: &mut Connection<'_>, progress: &mut Progress) -> io::Result<Next> {
+        connection.detach();
+        match mem::take(&mut progress.stage) {
+            Stage::Held(_) => self.refuse_busy(connection),
+            Stage::Request if connection.input().is_empty() => Ok(Next::Close),
+            Stage::Request | Stage::Body(_) | Stage::Reply(_) => {
+                refuse(connection, StatusCode::REQUEST_TIMEOUT, false)
+            }
         }
-        refuse(connection, StatusCode::REQUEST_TIMEOUT, false)
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
         self.busy_reply.clone()
     }
+}
+
+impl<F> Http<F> {
+    /// Tells a client whose body has waited too long, or finds no room, what others are told.
+    fn refuse_busy(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
+        connection.count_shed();
+        connection.expect_more();
+        connection.write_all(&self.busy_reply)?;
+        Ok(Next::Close)
+    }
+}
+
+/// A head that is whole, and whether its body is.
+struct Whole {
+    head: Head,
+    body: bool,
 }
 
 /// Why there will be no request for the handler.
@@ -201,16 +262,16 @@ where
         &self,
         connection: &mut Connection<'_>,
         progress: &mut Progress,
-    ) -> Result<Option<Head>, Unanswerable> {
+    ) -> Result<Option<Whole>, Unanswerable> {
         if skip_empty_lines(connection) {
             progress.seen = 0;
         }
         let input = connection.input();
         if input.is_empty() || !(progress.may_be_whole(input) || connection.ended()) {
-            progress.seen = input.len();
+            progress.seen = short(input.len());
             return Ok(None);
         }
-        progress.seen = input.len();
+        progress.seen = short(input.len());
         // Whether what is missing can still come, and there is room for it.
         let open = !connection.ended() && input.len() < Connection::INPUT_LIMIT;
         let Some(head) = head::parse(input).map_err(Unanswerable::Refuse)? else {
@@ -231,12 +292,12 @@ where
             Framing::Length(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let whole_at = head.length.saturating_add(length).min(Connection::INPUT_LIMIT);
-                (body.len() >= length, Some(whole_at))
+                (body.len() >= length, Some(short(whole_at)))
             }
             Framing::Chunked => (is_whole(body).map_err(Unanswerable::Refuse)?, None),
         };
         if whole || !open {
-            return Ok(Some(head));
+            return Ok(Some(Whole { head, body: whole }));
         }
         progress.whole_at = whole_at;
         if head.expects_continue && !progress.continued {
@@ -246,16 +307,98 @@ where
         Ok(None)
     }
 
-    fn answer(
+    /// Sees to a body that is too large to be gathered in the input: a worker waits for it, if it may.
+    fn begin_body(
         &self,
         connection: &mut Connection<'_>,
         progress: &mut Progress,
         head: Head,
+        held_since: Option<Instant>,
+    ) -> io::Result<Next> {
+        if !connection.may_hold() {
+            let text = take_head(connection, &head);
+            let gathered = Some(Gathered::new(&self.gathered));
+            let body = PartialBody { text, receipt: Receipt::new(head.framing), gathered };
+            return self.gather_body(connection, progress, body);
+        }
+        if let Some(hold) = connection.hold() {
+            return self.answer_here(connection, progress, head, Some(hold));
+        }
+        let since = held_since.unwrap_or_else(Instant::now);
+        let left = connection.patience().saturating_sub(since.elapsed());
+        match connection.await_hold().filter(|_| !left.is_zero()) {
+            Some(waiter) => {
+                connection.await_turn(left);
+                progress.stage = Stage::Held(Box::new(Held { since, _waiter: waiter }));
+                Ok(Next::Park)
+            }
+            None => self.refuse_busy(connection),
+        }
+    }
+
+    /// Gathers what has come of a body, and answers when it is whole.
+    fn gather_body(
+        &self,
+        connection: &mut Connection<'_>,
+        progress: &mut Progress,
+        body: PartialBody,
+    ) -> io::Result<Next> {
+        let PartialBody { text, receipt, gathered } = body;
+        let mut incoming = Incoming::new(connection.reborrow(), receipt, self.body_limits, gathered, None);
+        let gathering = incoming.gather();
+        let failure = incoming.failure();
+        let (receipt, gathered) = incoming.into_parts();
+        connection.detach();
+        match gathering {
+            Ok(Gathering::Whole) => {
+                let head = head::parse(&text).ok().flatten();
+                let head = head.ok_or_else(|| io::Error::other("a head was whole and is not"))?;
+                let request = (head, text, receipt, gathered);
+                return self.answer(connection, progress, request, None);
+            }
+            Ok(Gathering::NoRoom) => return self.refuse_busy(connection),
+            Ok(Gathering::Pause) => connection.await_turn(connection.io_timeout()),
+            Ok(Gathering::Until(deadline)) => {
+                connection.await_turn(deadline.saturating_duration_since(Instant::now()));
+            }
+            Err(error) => match failure {
+                Some(status) => return refuse(connection, status, false),
+                None => return Err(error),
+            },
+        }
+        progress.stage = Stage::Body(Box::new(PartialBody { text, receipt, gathered }));
+        Ok(if gathering.is_ok_and(|gathering| gathering == Gathering::Pause) {
+            Next::Again
+        } else {
+            Next::Park
+        })
+    }
+
+    /// Answers the request at the beginning of the input.
+    fn answer_here(
+        &self,
+        connection: &mut Connection<'_>,
+        progress: &mut Progress,
+        head: Head,
+        hold: Option<Hold>,
+    ) -> io::Result<Next> {
+        let text = take_head(connection, &head);
+        let receipt = Receipt::new(head.framing);
+        self.answer(connection, progress, (head, text, receipt, None), hold)
+    }
+
+    fn answer(
+        &self,
+        connection: &mut Connection<'_>,
+        progress: &mut Progress,
+        (head, text, receipt, gathered): (Head, Vec<u8>, Receipt, Option<Gathered>),
+        hold: Option<Hold>,
     ) -> io::Result<Next> {
         let http_11 = head.http_11;
         let head_only = head.method == Method::HEAD;
         let persistent = head.persistent;
-        let request = Request::new(head, connection.reborrow(), self.body_limits);
+        let incoming = Incoming::new(connection.reborrow(), receipt, self.body_limits, gathered, hold);
+        let request = Request::new(head, text, incoming);
         let response = catch_unwind(AssertUnwindSafe(|| (self.function)(&request)));
         let mut body = request.body().incoming();
         let at_next = body.finish();
@@ -286,16 +429,29 @@ where
     }
 }
 
+/// A length of the input, or a part of it, in few bytes.
+fn short(length: usize) -> u16 {
+    const { assert!(Connection::INPUT_LIMIT <= u16::MAX as usize) };
+    u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+/// Takes the head off the connection's input.
+fn take_head(connection: &mut Connection<'_>, head: &Head) -> Vec<u8> {
+    let text = connection.input()[..head.length].to_vec();
+    connection.consume(head.length);
+    text
+}
+
 impl Progress {
     /// Whether it is worth looking at the input as a whole: requests that come a byte at a time
     /// would else cost the square of their length.
     fn may_be_whole(&self, input: &[u8]) -> bool {
         match self.whole_at {
-            Some(whole_at) => input.len() >= whole_at,
+            Some(whole_at) => input.len() >= whole_at.into(),
             None => {
                 self.seen == 0
                     || input.len() == Connection::INPUT_LIMIT
-                    || input.get(self.seen..).is_none_or(|new| new.contains(&b'\n'))
+                    || input.get(self.seen.into()..).is_none_or(|new| new.contains(&b'\n'))
             }
         }
     }
@@ -331,7 +487,7 @@ fn go_on(
     if reply.rest.go_on(connection)? {
         return Ok(next(connection, reply.keep));
     }
-    progress.sending = Some(reply);
+    progress.stage = Stage::Reply(reply);
     Ok(Next::Again)
 }
 

@@ -3,10 +3,9 @@ use std::{cell::OnceCell, fmt, io, net::SocketAddr};
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::{
-    body::{Body, BodyLimits},
+    body::{Body, Incoming},
     head::{self, Head},
 };
-use crate::server::Connection;
 
 /// What a client asks for.
 pub struct Request<'a> {
@@ -18,12 +17,9 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Takes the head off the connection's input.
-    pub(super) fn new(head: Head, mut connection: Connection<'a>, limits: BodyLimits) -> Self {
-        let text = connection.input()[..head.length].to_vec();
-        connection.consume(head.length);
-        let body = Body::new(connection, head.framing, limits);
-        Self { head, text, headers: OnceCell::new(), body }
+    /// `text` is the head as it came.
+    pub(super) fn new(head: Head, text: Vec<u8>, incoming: Incoming<'a>) -> Self {
+        Self { head, text, headers: OnceCell::new(), body: Body::new(incoming) }
     }
 
     /// The method, whether one that is registered or not.

@@ -13,6 +13,7 @@ use super::{
     conn::Second,
     control::Control,
     exchange::Host,
+    holds::{Hold, HoldWaiter},
     reactor::Key,
     runqueue::Waker,
     wire::{INPUT_LIMIT, Input, Wire},
@@ -138,9 +139,30 @@ impl<'a> Connection<'a> {
         *self.sides.second = Some(Box::new(Second::new(None, within)));
     }
 
-    /// Whether it waits for its turn.
-    pub(crate) fn awaits_turn(&self) -> bool {
-        self.sides.second.as_ref().is_some_and(|second| second.wire.is_none())
+    /// Whether a worker may wait for what clients send. Where there is but one, it may not.
+    pub(crate) fn may_hold(&self) -> bool {
+        self.control.holds.may_be_held()
+    }
+
+    /// Leave for this worker to wait for what the client sends; none while as many wait as may.
+    pub(crate) fn hold(&self) -> Option<Hold> {
+        self.control.holds.take()
+    }
+
+    /// A place in line for that; none where there is no slot left to find the connection by.
+    pub(crate) fn await_hold(&mut self) -> Option<HoldWaiter> {
+        let waker = self.waker()?;
+        Some(self.control.holds.wait(waker))
+    }
+
+    /// How long clients wait.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.patience
+    }
+
+    /// Counts the connection as refused because it waited too long.
+    pub(crate) fn count_shed(&self) {
+        self.control.counters.shed.count();
     }
 
     /// What has this connection run once more, from whatever thread; none where there is no slot left

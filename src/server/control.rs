@@ -1,12 +1,16 @@
 use std::{
-    sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
-        Ordering::{Relaxed, SeqCst},
-        fence,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::{Duration, Instant},
 };
 
+use super::holds::Holds;
 use crate::{metrics::Counters, sys::wait::Bell};
 
 /// What the threads of a server share whatever its handler is: its stage, its counts, and the
@@ -24,6 +28,7 @@ pub(super) struct Control {
     pub(super) alive: AtomicUsize,
     /// Wakes the acceptor.
     pub(super) bell: Bell,
+    pub(super) holds: Arc<Holds>,
     stage: AtomicU8,
     accepting: AtomicBool,
     room_wanted: AtomicU8,
@@ -49,7 +54,8 @@ pub(super) enum Room {
 }
 
 impl Control {
-    pub(super) fn new() -> rustix::io::Result<Self> {
+    /// `holds` is how many threads may be held by clients that are still sending.
+    pub(super) fn new(holds: usize) -> rustix::io::Result<Self> {
         Ok(Self {
             counters: Counters::new(),
             open: AtomicUsize::new(0),
@@ -57,6 +63,7 @@ impl Control {
             busy: AtomicUsize::new(0),
             alive: AtomicUsize::new(0),
             bell: Bell::new()?,
+            holds: Holds::new(holds),
             stage: AtomicU8::new(SERVING),
             accepting: AtomicBool::new(true),
             room_wanted: AtomicU8::new(0),

@@ -194,6 +194,10 @@ impl<H: Handler> Service<H> {
             if self.control.is_cut() {
                 return Ok(Outcome::Close);
             }
+            if conn.second.is_none() && conn.wire.consumed && conn.wire.wrote {
+                self.control.counters.answered.count();
+                *answered += 1;
+            }
             match next {
                 // It is a connection like any other again.
                 Next::Park | Next::Again if conn.second.is_none() => {

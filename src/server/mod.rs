@@ -8,6 +8,7 @@ mod control;
 mod eviction;
 mod exchange;
 mod handler;
+mod holds;
 mod listener;
 mod moderation;
 mod reactor;
@@ -42,6 +43,7 @@ pub use self::{
     handler::{Handler, Next, Refusal},
 };
 pub(crate) use self::{
+    holds::{Hold, HoldWaiter},
     runqueue::Waker,
     wire::{Input, Wire},
 };
@@ -223,7 +225,9 @@ impl Builder {
         let listeners = listen(self.sources, config.backlog)?;
         let addrs: Vec<_> = listeners.iter().map(Listener::addr).collect();
         log_settings(&config, &listeners);
-        let control = Arc::new(Control::new().map_err(|errno| Error::start("the server", errno))?);
+        let holds = if config.model == Model::Pool { config.workers / 2 } else { usize::MAX };
+        let control = Control::new(holds).map_err(|errno| Error::start("the server", errno))?;
+        let control = Arc::new(control);
         let drain_timeout = config.drain_timeout;
         let service = Service { handler, config, control: Arc::clone(&control) };
         let (acceptor, gauges) = match service.config.model {

@@ -521,3 +521,60 @@ fn who_waits_because_too_many_are_being_connected_gets_its_turn() {
     await_that("all are connected", || balancer.snapshot().upstreams[0].open == clients.len());
     assert_eq!(balancer.snapshot().waiting, 0);
 }
+
+#[test]
+fn one_who_cannot_be_placed_holds_up_nobody() {
+    // One upstream is full of connections that stay, the other was away when the first in line tried.
+    let (full, away) = (named("full"), named("away"));
+    let gone = away.local_addr();
+    away.shutdown();
+    away.join().expect("it ends well");
+    drop(away);
+    let config =
+        Config { max_connections_per_upstream: Some(1), fall: 1000, ..config(&[full.local_addr(), gone]) };
+    let balancer = start(config);
+    let stays = connect(addr(&balancer));
+    assert_eq!(ask(&stays, "who"), "full");
+    let first = connect(addr(&balancer));
+    tell(&first, "who");
+    await_that("it was tried in vain", || balancer.snapshot().upstreams[1].failed > 0);
+    let _back = named_at("back", &gone.to_string());
+    // What was tried is forgotten after a while.
+    assert_eq!(hear(&first), "back");
+    drop(first);
+    for _ in 0..20 {
+        assert_eq!(ask(&connect(addr(&balancer)), "who"), "back");
+    }
+    assert_eq!(balancer.snapshot().refused_line_full, 0);
+}
+
+#[test]
+fn who_waits_costs_no_descriptor() {
+    let upstream = named("only");
+    let args = ["balance", "--max-connections-per-upstream", "1", "--patience", "30s"];
+    let served = start_command(&[&args[..], &[&upstream.local_addr().to_string()]].concat());
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", served.pid())).expect("it is there").count();
+    let first = connect(served.addr);
+    assert_eq!(ask(&first, "who"), "only");
+    let before = descriptors();
+    let waiting: Vec<_> = (0..20).map(|_| connect(served.addr)).collect();
+    await_that("all are in", || descriptors() >= before + waiting.len());
+    // Those of their own, and none beside.
+    assert_eq!(descriptors(), before + waiting.len());
+    drop(first);
+    for client in waiting {
+        assert_eq!(ask(&client, "who"), "only");
+    }
+}
+
+#[test]
+fn an_overload_of_the_upstreams_is_reported() {
+    let upstream = named("only");
+    let config = Config { max_connections_per_upstream: Some(1), ..config(&[upstream.local_addr()]) };
+    let balancer = start_on(builder().patience(BRIEF), config);
+    let first = connect(addr(&balancer));
+    assert_eq!(ask(&first, "who"), "only");
+    assert!(refused_with(addr(&balancer)).is_err());
+    await_that("it is seen", || balancer.snapshot().overloads_begun == 1);
+}

@@ -16,7 +16,7 @@ use overfall::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Served, all_at_once, await_that, builder, connect, rest, serve, tell};
+use crate::support::{BRIEF, Served, all_at_once, await_that, builder, connect, rest, serve, tell};
 
 /// A reply as it came over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,10 @@ fn answer(request: &Request<'_>) -> Response {
                 Err(error) => Response::text(error.to_string()),
             }
         }
+        ("POST", "/count") => match io::copy(&mut request.body(), &mut io::sink()) {
+            Ok(count) => Response::text(count.to_string()),
+            Err(error) => Response::text(error.to_string()),
+        },
         ("POST", "/one") => {
             let mut byte = [0];
             request.body().read_exact(&mut byte).expect("a byte");
@@ -720,4 +724,79 @@ fn the_app_says_hello_and_counts() {
     assert_eq!(post.text(), "6");
     let put = ask(&stream, "PUT / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((put.status, field(&put.head, "allow")), (405, Some("get, head, post")));
+}
+
+/// Begins an upload of which only a part is sent, more than is gathered in any case.
+fn begin_upload(addr: SocketAddr) -> TcpStream {
+    let mut stream = connect(addr);
+    stream.write_all(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").expect("it reads");
+    stream.write_all(&[b'x'; 50_000]).expect("it reads");
+    stream
+}
+
+fn finish_upload(mut stream: &TcpStream) -> Reply {
+    stream.write_all(&[b'x'; 50_000]).expect("it reads");
+    receive(stream, false).expect("a reply").expect("a reply")
+}
+
+#[test]
+fn uploads_hold_half_of_the_workers_and_the_others_wait_parked() {
+    let handle = serve_http(builder());
+    let addr = handle.local_addr();
+    let uploads: Vec<_> = (0..5).map(|_| begin_upload(addr)).collect();
+    await_that("one holds a worker, the others are parked", || {
+        let metrics = handle.metrics();
+        (metrics.busy_workers, metrics.connections_parked) == (1, 4)
+    });
+    // The other worker is there for everybody else.
+    for _ in 0..5 {
+        assert_eq!(ask_all(addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")[0].status, 200);
+    }
+    // Whichever holds it, all are done one after the other.
+    uploads.iter().for_each(|mut upload| upload.write_all(&[b'x'; 50_000]).expect("it reads"));
+    for upload in &uploads {
+        assert_eq!(receive(upload, false).expect("a reply").expect("a reply").text(), "100000");
+    }
+    assert_eq!(handle.metrics().shed, 0);
+}
+
+#[test]
+fn an_upload_that_waits_too_long_for_a_worker_reads_503() {
+    let handle = serve_http(builder().patience(BRIEF));
+    let first = begin_upload(handle.local_addr());
+    await_that("it holds a worker", || handle.metrics().busy_workers == 1);
+    let second = begin_upload(handle.local_addr());
+    assert_eq!(receive(&second, false).expect("a reply").expect("a reply").status, 503);
+    assert_eq!(handle.metrics().shed, 1);
+    assert_eq!(finish_upload(&first).text(), "100000");
+}
+
+#[test]
+fn the_only_worker_waits_for_no_upload() {
+    let handle = serve_http(builder().workers(1));
+    let addr = handle.local_addr();
+    let uploads = [begin_upload(addr), begin_upload(addr)];
+    await_that("both are parked", || handle.metrics().connections_parked == 2);
+    assert_eq!(ask_all(addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")[0].status, 200);
+    for upload in &uploads {
+        assert_eq!(finish_upload(upload).text(), "100000");
+        // The connection is kept, and what follows is another request.
+        assert_eq!(ask(upload, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    }
+    // In chunks as well, and what breaks off is told so.
+    let mut chunked = connect(addr);
+    chunked
+        .write_all(b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .expect("it reads");
+    for _ in 0..4 {
+        chunked.write_all(b"2000\r\n").expect("it reads");
+        chunked.write_all(&[b'x'; 0x2000]).expect("it reads");
+        chunked.write_all(b"\r\n").expect("it reads");
+    }
+    chunked.write_all(b"0\r\n\r\n").expect("it reads");
+    assert_eq!(receive(&chunked, false).expect("a reply").expect("a reply").text(), "32768");
+    let broken = begin_upload(addr);
+    broken.shutdown(std::net::Shutdown::Write).expect("it is there");
+    assert_eq!(receive(&broken, false).expect("a reply").expect("a reply").status, 400);
+    assert_eq!(handle.metrics().answered, 7);
 }

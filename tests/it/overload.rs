@@ -210,3 +210,78 @@ fn ask_once(addr: std::net::SocketAddr) -> String {
     stream.read_exact(&mut status).expect("a reply");
     String::from_utf8_lossy(&status).into_owned()
 }
+
+#[test]
+fn nobody_waits_too_long_while_every_worker_is_held() {
+    let (handle, gate) = serve_lines(builder().patience(BRIEF));
+    let addr = handle.local_addr();
+    let kept = connect(addr);
+    assert_eq!(ask(&kept, "say here"), "here");
+    let silent = connect(addr);
+    let blocked = [connect(addr), connect(addr)];
+    blocked.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(2);
+    // Whether it is new or its connection was there already: it is told while all are held.
+    tell(&kept, "say too late");
+    let newcomer = connect(addr);
+    tell(&newcomer, "say too late");
+    assert!(rest(&newcomer).is_err());
+    assert!(rest(&kept).is_err());
+    await_that("the overload is seen", || handle.metrics().overloads_begun == 1);
+    let metrics = handle.metrics();
+    assert_eq!((metrics.shed, metrics.busy_workers), (2, 2), "{metrics}");
+    gate.open(2);
+    assert!(blocked.iter().all(|client| hear(client) == "unblocked"));
+    // Who had not asked for anything did not wait.
+    assert_eq!(ask(&silent, "say there"), "there");
+}
+
+/// How many of the requests that clients get answered in a while are of the kept ones: so many clients
+/// each, in closed loops, before one worker.
+fn share_of_kept(kept: usize, new: usize, beside: impl Fn(&Handle)) -> f64 {
+    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
+    let addr = handle.local_addr();
+    let (stop, counts) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    thread::scope(|scope| {
+        for client in 0..kept + new {
+            let (stop, counts) = (&stop, &counts);
+            scope.spawn(move || {
+                let mut stream = connect(addr);
+                while !stop.load(Relaxed) {
+                    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+                    assert!(stream.read(&mut [0; 512]).expect("a reply") > 0);
+                    counts[usize::from(client >= kept)].fetch_add(1, Relaxed);
+                    if client >= kept {
+                        stream = connect(addr);
+                    }
+                }
+            });
+        }
+        beside(&handle);
+        await_that("many are answered", || {
+            counts.iter().map(|count| count.load(Relaxed)).sum::<usize>() > 400
+        });
+        stop.store(true, Relaxed);
+    });
+    let [of_kept, of_new] = counts.map(|count| count.load(Relaxed) as f64);
+    of_kept / (of_kept + of_new)
+}
+
+#[test]
+fn kept_and_new_connections_have_their_shares() {
+    let share = share_of_kept(4, 4, |_| {});
+    assert!((0.35..0.65).contains(&share), "{share}");
+    let share = share_of_kept(2, 10, |_| {});
+    assert!((0.1..0.3).contains(&share), "{share}");
+}
+
+#[test]
+fn those_who_send_a_byte_at_a_time_take_nobodys_turn() {
+    let share = share_of_kept(4, 4, |handle| {
+        let slow: Vec<_> = (0..50).map(|_| connect(handle.local_addr())).collect();
+        for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyyy" {
+            slow.iter().for_each(|mut client| client.write_all(&[*byte]).expect("it reads"));
+        }
+    });
+    assert!((0.35..0.65).contains(&share), "{share}");
+}
