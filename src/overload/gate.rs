@@ -355,3 +355,73 @@ impl Gate {
         us(at.saturating_duration_since(self.began))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const S: Duration = Duration::from_secs(1);
+
+    /// Two workers that have answered requests of this length, one after the other.
+    fn gate(service: Duration, refusal_budget: f64, began: Instant) -> Gate {
+        let patience = Duration::from_millis(500);
+        let gate = Gate::new(Terms { patience, servers: 2, refusal_budget, longest: 60 * S }, began);
+        (0..200).for_each(|_| gate.answered(service));
+        gate
+    }
+
+    #[test]
+    fn as_many_fit_as_can_be_served_within_the_tolerance() {
+        let t = Instant::now();
+        // Service time, the tolerance, how many fit, and when the acceptor is woken for more.
+        let cases = [
+            (2 * MS, 400 * MS, 400..=457, 200..=228),
+            (20 * MS, 400 * MS, 40..=46, 20..=23),
+            // Ten service times for those who are slow, and one for each worker in any case.
+            (S, 10 * S, 20..=23, 10..=11),
+            (30 * S, 60 * S, 4..=5, 2..=2),
+        ];
+        for (service, tolerance, fitting, half) in cases {
+            let gate = gate(service, 0.015, t);
+            let within = gate.tolerance().abs_diff(tolerance) <= tolerance / 8;
+            assert!(within, "{service:?}: {:?}", gate.tolerance());
+            let fits = (0..1000).take_while(|&waiting| gate.fits(waiting)).count();
+            assert!(fitting.contains(&fits), "{service:?}: {fits}");
+            let room = (0..1000).take_while(|&waiting| gate.has_room(waiting)).count() - 1;
+            assert!(half.contains(&room), "{service:?}: {room}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_fit_is_refused_within_the_budget_and_held_beyond_it() {
+        let t = Instant::now();
+        let limited = gate(MS, 0.015, t);
+        assert_eq!(limited.short_backlog(t, true), None);
+        assert_eq!(limited.turn_away(t), Verdict::Refuse);
+        assert!(limited.is_tight() && limited.is_overloaded(t));
+        limited.charge(S);
+        let Verdict::Hold(Some(until)) = limited.turn_away(t) else { panic!("it has a budget") };
+        assert!(until > t);
+        assert_eq!(limited.turn_away(until), Verdict::Refuse);
+        assert_eq!(gate(MS, 0.0, t).turn_away(t), Verdict::Hold(None));
+        // Meanwhile the backlog is short, but holds the handshakes of 100 ms where those take time.
+        assert_eq!(limited.short_backlog(until, true), Some(8));
+        assert!(limited.short_backlog(until, false).is_some_and(|short| (200..=229).contains(&short)));
+        assert_eq!(limited.short_backlog(until + 100 * MS, true), None);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_only_where_it_matters() {
+        let t = Instant::now();
+        let gate = gate(MS, 0.015, t);
+        let at = |wait| gate.take(Kind::Newcomer, wait, t, 0);
+        assert_eq!(at(Wait::AtMost(10 * MS)), Take::Serve);
+        assert_eq!(at(Wait::AtMost(11 * MS)), Take::Ask);
+        assert_eq!(at(Wait::Known(500 * MS)), Take::Serve);
+        assert_eq!(at(Wait::Known(501 * MS)), Take::Shed);
+        // A kept request met nobody at a door who said how long it would wait.
+        assert_eq!(gate.take(Kind::Kept, Wait::Known(401 * MS), t, 0), Take::Shed);
+        assert!(gate.is_tight());
+    }
+}
