@@ -206,7 +206,7 @@ fn load(plan: &Plan, scenario: Scenario, addr: SocketAddr, pace: Loop) -> Load {
         pace,
         deadline,
         give_up: plan.give_up,
-        warm_up: WARM_UP,
+        warm_up: Plan::warm_up(scenario),
         duration: plan.duration,
     }
 }

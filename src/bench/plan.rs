@@ -75,6 +75,11 @@ pub(crate) struct Pin {
 
 /// Cut off at the beginning of each cell.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(250);
+/// The same in an overload, of which only what lasts is of interest: a server that lets bursts through
+/// has to see first that it is none.
+const ONSET: Duration = Duration::from_secs(2);
+/// Permits of the arm limit for each of the pool's workers.
+const PERMITS: usize = 17;
 /// Clients of a closed loop.
 pub(crate) const CLIENTS: usize = 64;
 /// Active clients beside the silent ones.
@@ -121,11 +126,17 @@ impl Plan {
     /// About how long all of it takes.
     pub(crate) fn estimate(&self) -> Duration {
         let cell = WARM_UP + self.duration + Duration::from_millis(400);
+        let onset = ONSET - WARM_UP;
         let overloads =
             if self.scenarios.contains(&Scenario::Overload) { self.loads.len() * self.arms.len() } else { 0 };
         let cells = u32::try_from(self.rounds * self.cells_per_round()).unwrap_or(u32::MAX);
         let waits = u32::try_from(self.rounds * overloads).unwrap_or(u32::MAX);
-        cell * cells + self.deadline.min(Duration::from_secs(5)) / 2 * waits
+        cell * cells + (self.deadline.min(Duration::from_secs(5)) / 2 + onset) * waits
+    }
+
+    /// Cut off at the beginning of each cell.
+    pub(crate) fn warm_up(scenario: Scenario) -> Duration {
+        if scenario == Scenario::Overload { ONSET } else { WARM_UP }
     }
 
     pub(crate) fn exchange(&self, scenario: Scenario) -> Exchange {
@@ -133,13 +144,13 @@ impl Plan {
     }
 
     pub(crate) fn duty(&self, scenario: Scenario) -> Duty {
-        let admitted_by_pool = self.workers * 17;
+        let permits = self.workers * PERMITS;
         let app = self.exchange(scenario).app;
         let (work, permits) = match scenario {
-            Scenario::Connections => (Duration::ZERO, admitted_by_pool),
-            Scenario::Overload => (self.work, admitted_by_pool),
-            Scenario::Keepalive => (Duration::ZERO, admitted_by_pool.max(CLIENTS)),
-            Scenario::Idle => (Duration::ZERO, admitted_by_pool.max(ACTIVE)),
+            Scenario::Connections => (Duration::ZERO, permits),
+            Scenario::Overload => (self.work, permits),
+            Scenario::Keepalive => (Duration::ZERO, permits.max(CLIENTS)),
+            Scenario::Idle => (Duration::ZERO, permits.max(ACTIVE)),
         };
         Duty { app, work, workers: self.workers, permits, cpus: self.pin.map(|pin| cpu_set(pin.server)) }
     }

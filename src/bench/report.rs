@@ -235,6 +235,7 @@ impl Results {
                 "idle": plan.idle,
                 "duration_ms": ms(plan.duration),
                 "warm_up_ms": ms(super::plan::WARM_UP),
+                "overload_warm_up_ms": ms(super::plan::Plan::warm_up(super::plan::Scenario::Overload)),
                 "work_us": us(plan.work),
                 "deadline_ms": ms(plan.deadline),
                 "workers": plan.workers,

@@ -72,13 +72,13 @@ pub(super) struct Args {
     /// Idle: silent connections
     #[arg(long, value_name = "N", default_value_t = 5000)]
     idle: usize,
-    /// The pool's workers; the arm limit has as many permits as the pool admits connections
+    /// The pool's workers; the arm limit has 17 permits for each
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=4096))]
     workers: u16,
     /// Rounds, each with a fresh server for every cell and the arms in random order
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
-    /// Of one cell, after a warm-up of half a second
+    /// Of one cell, after a warm-up of half a second, or of two seconds in an overload
     #[arg(long, value_name = "D", default_value = "2s", value_parser = positive_duration)]
     duration: Duration,
     /// One round of one second a cell, without intervals
