@@ -349,13 +349,15 @@ mod tests {
     }
 
     /// What is in force in milliseconds, and whether it is tight, probing, purging.
-    fn state(line: &Line) -> (u128, bool, bool, bool) {
+    type State = (u128, bool, bool, bool);
+
+    fn state(line: &Line) -> State {
         (line.limit(BOUNDS).as_millis(), line.is_tight(), line.probe.is_some(), line.is_purging())
     }
 
     #[test]
     fn each_transition() {
-        let cases: Vec<(&str, Vec<Step>, (u128, bool, bool, bool))> = vec![
+        let cases: Vec<(&str, Vec<Step>, State)> = vec![
             ("nothing has happened", vec![At(1000), Tick, Idle], (400, false, false, false)),
             ("a refusal declares", vec![At(500), Refused(1)], (400, true, false, false)),
             (
