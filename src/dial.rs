@@ -159,6 +159,8 @@ pub enum Class {
     Unexpected,
     /// It was not needed any more, or cancelled.
     Cancelled,
+    /// This side has run out of descriptors, memory or ports, which says nothing of the server.
+    Local,
     /// Anything else.
     Other,
 }
@@ -175,6 +177,7 @@ impl Class {
             Self::Closed => "closed",
             Self::Unexpected => "unexpected",
             Self::Cancelled => "cancelled",
+            Self::Local => "local",
             Self::Other => "other",
         }
     }

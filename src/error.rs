@@ -25,6 +25,8 @@ enum Kind {
     DrainTimeout { open: usize, timeout: Duration },
     #[error("accepting ended because a listener failed: {source}")]
     ListenerFailed { source: io::Error },
+    #[error("{0} has died, so that the server shut down; this is a fault in overfall")]
+    ThreadDied(&'static str),
 }
 
 impl Error {
@@ -67,6 +69,10 @@ impl Error {
         Self(Kind::ListenerFailed { source })
     }
 
+    pub(crate) fn thread_died(what: &'static str) -> Self {
+        Self(Kind::ThreadDied(what))
+    }
+
     /// The name of the setting that was rejected, as the builder's method spells it, where this
     /// error is about a setting.
     pub fn setting_name(&self) -> Option<&'static str> {
@@ -102,6 +108,7 @@ impl From<Error> for io::Error {
         let kind = match &error.0 {
             Kind::Setting { .. } | Kind::Upstream(_) | Kind::NoListener => io::ErrorKind::InvalidInput,
             Kind::DrainTimeout { .. } => io::ErrorKind::TimedOut,
+            Kind::ThreadDied(_) => io::ErrorKind::Other,
             Kind::Listen { source, .. } | Kind::Start { source, .. } | Kind::ListenerFailed { source } => {
                 source.kind()
             }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod limits;
 
 use std::process::ExitCode;
 

@@ -139,6 +139,17 @@ metrics! {
         accepted,
         /// Requests answered: calls of the handler that took input, or the first one, and wrote.
         answered,
+        /// Answers over HTTP with a status of success, 2xx,
+        answers_2xx,
+        /// of redirection, 3xx,
+        answers_3xx,
+        /// of an error of the client, 4xx,
+        answers_4xx,
+        /// and of an error of the server, 5xx; those to refused connections are not among them.
+        answers_5xx,
+        /// Requests over HTTP that were refused as they came: malformed, ambiguous, too large, too slow,
+        /// or of a version or coding that is not spoken. They are among the answers.
+        malformed,
         /// Connections whose client ended its side without having sent a byte.
         empty,
         /// Connections that ended with an error: a reset by the client, or an error that the handler

@@ -1,17 +1,15 @@
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    ops::RangeInclusive,
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::Policy;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sys::names,
+};
 
 /// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Its address, HOST:PORT. A name is resolved once, and its first address is used.
+    /// Its address, HOST:PORT. A name is resolved once; its addresses are tried in turn.
     pub name: String,
     /// Its share of the connections beside the others', 1 to 1,000.
     pub weight: u32,
@@ -36,7 +34,7 @@ const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 /// What happens to connections while every upstream is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllDown {
-    /// They are refused at once.
+    /// They wait for one to come back, and are refused when that takes too long.
     Refuse,
     /// They are tried at an upstream in spite of it.
     Try,
@@ -66,7 +64,8 @@ pub struct Config {
     pub check_expect: Option<Vec<u8>>,
     /// Checks in a row that must succeed for an upstream to be up again, at least 1.
     pub rise: u32,
-    /// Checks and connects in a row that must fail for it to be down, at least 1.
+    /// Checks in a row that must fail for it to be down, at least 1; or so many moments of 100 ms in a
+    /// row at which connects failed.
     pub fall: u32,
     /// What a refused client is sent; a reset where it is empty.
     pub busy_reply: Vec<u8>,
@@ -116,24 +115,20 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>> {
-        let mut addrs = Vec::new();
+    /// All addresses of each upstream.
+    pub(super) fn resolve(&self) -> Result<Vec<Vec<SocketAddr>>> {
+        let mut all: Vec<Vec<SocketAddr>> = Vec::new();
         for UpstreamConfig { name, .. } in &self.upstreams {
-            let resolved = name.to_socket_addrs().map(|mut addrs| addrs.next());
-            let addr = match resolved {
-                Ok(Some(addr)) if addr.port() > 0 => addr,
-                Ok(_) => {
-                    return Err(Error::upstream(format!("the upstream {name} has no port; give 1 to 65535")));
-                }
-                Err(error) => {
-                    return Err(Error::upstream(format!("the upstream {name} cannot be found: {error}")));
-                }
-            };
-            if addrs.contains(&addr) {
+            let addrs = names::resolve(name)
+                .map_err(|error| Error::upstream(format!("the upstream {name} cannot be found: {error}")))?;
+            if addrs.first().is_none_or(|addr| addr.port() == 0) {
+                return Err(Error::upstream(format!("the upstream {name} has no port; give 1 to 65535")));
+            }
+            if all.iter().flatten().any(|addr| addrs.contains(addr)) {
                 return Err(Error::upstream(format!("the upstream {name} is given twice; give each once")));
             }
-            addrs.push(addr);
+            all.push(addrs);
         }
-        Ok(addrs)
+        Ok(all)
     }
 }

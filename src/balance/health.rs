@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags};
 
-use super::{Config, upstream::Upstreams};
+use super::{
+    Config,
+    upstream::{OFTEN, Upstreams},
+};
 use crate::{
-    dial::{self, Cancel, dial_with},
+    dial::{self, Cancel, Class, dial_with},
     error::{Error, Result},
-    sys::wait::{Bell, wait_until},
+    sys::wait::{Bell, poll_until},
 };
 
 /// Tells the thread that checks to end.
@@ -44,47 +47,56 @@ const PARTS: usize = 4;
 /// Checks until it is told to end.
 pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     let pause = config.check_interval / PARTS as u32;
-    let how = dial::Config {
-        // So that one that does not answer keeps no other from being checked.
-        timeout: pause.max(Duration::from_millis(1)),
+    let how = |timeout: Duration| dial::Config {
+        timeout: timeout.max(Duration::from_millis(1)),
         connect_only: config.check_expect.is_none() && config.check_send.is_empty(),
         send: config.check_send.clone(),
         expect: config.check_expect.clone(),
         ..dial::Config::default()
     };
+    // So that one that does not answer keeps no other from being checked.
+    let (usual, soon) = (how(pause), how(pause.min(OFTEN)));
+    let mut parts = (0..PARTS).cycle();
     let mut next = Instant::now();
-    for part in (0..PARTS).cycle() {
-        check(upstreams, part, &how, stop);
+    while !stop.stopped.load(SeqCst) {
+        let now = Instant::now();
+        if now >= next {
+            let part = parts.next().unwrap_or_default();
+            check(upstreams, (part..upstreams.all.len()).step_by(PARTS).collect(), &usual, stop);
+            next = (next + pause).max(Instant::now());
+        }
         upstreams.report();
-        next = (next + pause).max(Instant::now());
+        let down = upstreams.recently_down();
+        let until = if down.is_empty() { next } else { next.min(Instant::now() + OFTEN) };
+        let mut fds =
+            [PollFd::new(&stop.bell, PollFlags::IN), PollFd::new(&upstreams.gone_down, PollFlags::IN)];
         // It fails only for lack of memory; then the next check comes early.
-        let _ = wait_until(&stop.bell, PollFlags::IN, Some(next));
-        if stop.stopped.load(SeqCst) {
-            return;
+        let _ = poll_until(&mut fds, Some(until));
+        upstreams.gone_down.silence();
+        if !down.is_empty() && !stop.stopped.load(SeqCst) {
+            check(upstreams, down, &soon, stop);
         }
     }
 }
 
-fn check(upstreams: &Arc<Upstreams>, part: usize, how: &dial::Config, stop: &Stop) {
-    let (indices, targets): (Vec<_>, Vec<_>) = upstreams
-        .all
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| index % PARTS == part)
-        .map(|(index, upstream)| (index, upstream.addr.to_string()))
-        .unzip();
-    if targets.is_empty() {
+fn check(upstreams: &Arc<Upstreams>, indices: Vec<usize>, how: &dial::Config, stop: &Stop) {
+    if indices.is_empty() {
         return;
     }
+    let targets: Vec<_> = indices.iter().map(|&index| upstreams.all[index].name.clone()).collect();
     match dial_with(&targets, how, &stop.dials, &|_, _| {}) {
         Ok(_) if stop.stopped.load(SeqCst) => {}
         Ok(outcomes) => {
             for (index, outcome) in indices.into_iter().zip(outcomes) {
                 match outcome.failure {
-                    None => upstreams.judge(index, Ok(()), true),
+                    None => upstreams.checked(index, Ok(())),
+                    // It says nothing of the upstream.
+                    Some(failure) if failure.class == Class::Local => {
+                        tracing::warn!(error = failure.message, "an upstream cannot be checked");
+                    }
                     Some(failure) => {
                         let cause = format!("check failed: {}", failure.class.name());
-                        upstreams.judge(index, Err(&cause), true);
+                        upstreams.checked(index, Err(&cause));
                     }
                 }
             }

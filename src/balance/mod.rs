@@ -25,6 +25,7 @@ mod upstream;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    panic::{self, AssertUnwindSafe},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -37,8 +38,13 @@ pub use self::{
 use self::{health::Stop, relays::Relays, upstream::Upstreams};
 use crate::{
     error::{Error, Result},
-    server::{Builder, Handle},
+    server::{Builder, Handle, descriptor_limit},
 };
+
+/// Bulks that are moved without copies at once: one in so many of the descriptors, and no more than
+/// that.
+const PIPES_SHARE: usize = 40;
+const MOST_PIPES: usize = 256;
 
 /// Starts a balancer on the server.
 ///
@@ -51,17 +57,27 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     let addrs = config.resolve()?;
     tracing::info!(?config, "balancing");
     let upstreams = Upstreams::new(config.clone(), addrs, server.patience_in_force());
-    // Both sides have one.
-    let server = server.descriptors_per_connection(2);
-    let handle = server.serve(Relays::new(Arc::clone(&upstreams), config.clone()))?;
-    if let Some(own) = upstreams.all.iter().find(|upstream| is_own(upstream.addr, handle.local_addrs())) {
+    let upstreams = upstreams.map_err(|errno| Error::start("the balancer", errno))?;
+    // Both sides have one; a bulk has a pipe, and a check a socket and a bell.
+    let pipes = (descriptor_limit() / PIPES_SHARE).clamp(1, MOST_PIPES);
+    let server = server.descriptors(2, 2 * pipes + 2 * config.upstreams.len().min(descriptor_limit() / 8));
+    let handle = server.serve(Relays::new(Arc::clone(&upstreams), config.clone(), pipes))?;
+    if let Some(own) =
+        upstreams.all.iter().find(|upstream| upstream.is_at(|addr| is_own(addr, handle.local_addrs())))
+    {
         let sentence = format!("the upstream {} is the balancer's own address; give another", own.name);
         return Err(Error::upstream(sentence));
     }
     let stop = Arc::new(Stop::new()?);
     let checks = {
         let (upstreams, stop) = (Arc::clone(&upstreams), Arc::clone(&stop));
-        let run = move || health::run(&upstreams, &config, &stop);
+        let died = handle.on_death("the thread that checks upstreams");
+        let run = move || {
+            let run = AssertUnwindSafe(|| health::run(&upstreams, &config, &stop));
+            if panic::catch_unwind(run).is_err() {
+                died();
+            }
+        };
         thread::Builder::new()
             .name("checks".into())
             .spawn(run)
@@ -142,7 +158,7 @@ pub struct Snapshot {
 pub struct UpstreamStatus {
     /// As it was given.
     pub name: String,
-    /// Its address.
+    /// Its address; of several, the one that is tried first.
     pub addr: SocketAddr,
     /// It is used.
     pub up: bool,
@@ -154,6 +170,10 @@ pub struct UpstreamStatus {
     pub connected: u64,
     /// Connections that could not be made.
     pub failed: u64,
+    /// Connections that it has reset before anything was sent: it is there, but busy.
+    pub busy: u64,
+    /// Connections for which this side had no descriptor, memory or port.
+    pub lacked: u64,
     /// How long making one takes, of the latest.
     pub connect_time: Duration,
     /// Bytes sent to it.

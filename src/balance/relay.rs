@@ -1,6 +1,13 @@
 //! Moves bytes between two sockets, in both directions, as far as they go without waiting.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use rustix::{
@@ -41,18 +48,34 @@ struct Pipe {
     write: OwnedFd,
     /// Bytes in it.
     held: usize,
+    _made: Made,
 }
 
-/// Pipes that are not in use.
-#[derive(Debug, Default)]
-pub(super) struct Pipes(Mutex<Vec<Pipe>>);
+/// Counts a pipe for as long as it is there.
+#[derive(Debug)]
+struct Made(Arc<AtomicUsize>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Pipes, of which there are so many at most: each takes two descriptors.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    most: usize,
+    /// In use, and spare.
+    made: Arc<AtomicUsize>,
+    spare: Mutex<Vec<Pipe>>,
+}
 
 /// Moves before others get their turn.
 const MOVES: usize = 16;
 /// What a pipe is to hold. The kernel may grant less.
 const PIPE_SIZE: usize = 1024 * 1024;
 /// Pipes kept for the next bulk.
-const SPARE_PIPES: usize = 64;
+const SPARE_PIPES: usize = 4;
 
 impl Flow {
     /// Moves what is there. Nothing more is read while the other side has not taken what was, so
@@ -95,7 +118,12 @@ impl Flow {
                 Some(pipe) => {
                     pipe.held = from.splice_into(&pipe.write, PIPE_SIZE)?;
                     self.bytes += pipe.held as u64;
-                    self.bulk = pipe.held >= Connection::INPUT_LIMIT || (self.bulk && pipe.held == 0);
+                    if pipe.held == 0 {
+                        // A splice that gives nothing says nothing: it stops at an urgent byte.
+                        self.copy(from, to, piece)?;
+                    } else {
+                        self.bulk = pipe.held >= Connection::INPUT_LIMIT;
+                    }
                 }
                 None => self.copy(from, to, piece)?,
             }
@@ -112,7 +140,8 @@ impl Flow {
         self.bytes += count as u64;
         let sent = if count > 0 { to.send(piece.unread())? } else { 0 };
         to.keep(&piece.unread()[sent..]);
-        self.bulk = piece.is_full();
+        // Where nothing has come, it goes on as it was.
+        self.bulk = piece.is_full() || (self.bulk && count == 0);
         piece.clear();
         Ok(())
     }
@@ -130,21 +159,36 @@ impl Flow {
 }
 
 impl Pipes {
-    /// One that is empty; none where the system denies it.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, made: Arc::default(), spare: Mutex::default() }
+    }
+
+    /// One that is empty; none where there are as many as may be, or the system denies it: then bytes
+    /// are copied.
     fn take(&self) -> Option<Pipe> {
-        let spare = self.0.lock().pop();
+        let spare = self.spare.lock().pop();
         spare.or_else(|| {
+            let made = Made(Arc::clone(&self.made));
+            if self.made.fetch_add(1, Relaxed) >= self.most {
+                return None;
+            }
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
             // A smaller one does as well.
             let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-            Some(Pipe { read, write, held: 0 })
+            Some(Pipe { read, write, held: 0, _made: made })
         })
     }
 
+    /// Takes back one that is empty.
     fn give(&self, pipe: Pipe) {
-        let mut spare = self.0.lock();
+        let mut spare = self.spare.lock();
         if spare.len() < SPARE_PIPES {
             spare.push(pipe);
         }
+    }
+
+    /// Gives the spare ones up, since descriptors are short.
+    pub(super) fn give_up_spare(&self) {
+        self.spare.lock().clear();
     }
 }

@@ -1,11 +1,8 @@
 //! The handler: each connection is a relay, or on its way to become one.
 
-use std::{borrow::Cow, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{borrow::Cow, io, sync::Arc, time::Instant};
 
-use rustix::{
-    io::Errno,
-    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
-};
+use rustix::io::Errno;
 
 use super::{
     Config,
@@ -13,7 +10,10 @@ use super::{
     relay::{AtEnd, Flow, Pipes},
     upstream::{Lease, Place, Upstreams},
 };
-use crate::server::{Connection, Handler, Next, Refusal};
+use crate::{
+    server::{Connection, Handler, Next, Refusal},
+    sys::connect,
+};
 
 #[derive(Debug)]
 pub(super) struct Relays {
@@ -32,6 +32,8 @@ enum Stage {
     Connecting {
         lease: Lease,
         tried: Tried,
+        /// Which of the upstream's addresses it is, counted from the one that is tried first.
+        attempt: usize,
     },
     Relaying {
         lease: Lease,
@@ -53,7 +55,7 @@ pub(super) struct Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Stage::Waiting { waiter } = &self.stage {
-            self.upstreams.leave(waiter);
+            self.upstreams.leave(waiter, false);
         }
     }
 }
@@ -76,27 +78,35 @@ impl Handler for Relays {
                     }
                     Some(Turn::Shed) => return self.refuse(connection),
                     None => {
-                        let gone = connection.client().is_gone();
+                        if connection.client().is_gone() {
+                            self.upstreams.leave(&waiter, true);
+                            return Ok(Next::Close);
+                        }
                         relay.stage = Stage::Waiting { waiter };
-                        return Ok(if gone { Next::Close } else { Next::Park });
+                        return Ok(Next::Park);
                     }
                 },
-                Stage::Connecting { mut lease, tried } => match connected(connection) {
+                Stage::Connecting { mut lease, tried, attempt } => match connected(connection) {
                     Ok(true) => {
-                        lease.connected();
+                        lease.connected(attempt);
                         Stage::Relaying { lease, tried, up: Flow::default(), down: Flow::default() }
                     }
                     Ok(false) if connection.client().is_gone() => return Ok(Next::Close),
                     Ok(false) => {
-                        relay.stage = Stage::Connecting { lease, tried };
+                        relay.stage = Stage::Connecting { lease, tried, attempt };
                         return Ok(Next::Park);
                     }
-                    Err(error) => self.try_another(connection, relay.came, lease, tried, &error)?,
+                    Err(errno) => self.go_on(connection, relay.came, lease, tried, attempt, errno)?,
                 },
                 Stage::Relaying { lease, tried, mut up, mut down } => {
                     let before = (up.bytes, down.bytes);
                     let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
                     lease.upstream().moved(up.bytes - before.0, down.bytes - before.1);
+                    match (up.bytes > before.0, down.bytes > before.1) {
+                        (_, true) => connection.set_busy(false),
+                        (true, false) => connection.set_busy(true),
+                        (false, false) => {}
+                    }
                     if moves_on(connection, &up, &down) {
                         if let Some(stage) = self.move_on(connection, relay.came, &lease, &tried)? {
                             relay.stage = stage;
@@ -136,9 +146,8 @@ impl Handler for Relays {
                 }
                 self.ready(connection, relay)
             }
-            Stage::Connecting { lease, tried } => {
-                let error = io::Error::from(io::ErrorKind::TimedOut);
-                relay.stage = self.try_another(connection, relay.came, lease, tried, &error)?;
+            Stage::Connecting { lease, tried, attempt } => {
+                relay.stage = self.go_on(connection, relay.came, lease, tried, attempt, Errno::TIMEDOUT)?;
                 self.ready(connection, relay)
             }
             stage => {
@@ -154,8 +163,8 @@ impl Handler for Relays {
 }
 
 impl Relays {
-    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config) -> Self {
-        Self { upstreams, config, pipes: Pipes::default() }
+    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config, pipes: usize) -> Self {
+        Self { upstreams, config, pipes: Pipes::new(pipes) }
     }
 
     /// A place at an upstream or in the line; else the client is told no.
@@ -191,24 +200,55 @@ impl Relays {
         lease: Lease,
         tried: Tried,
     ) -> io::Result<Stage> {
-        match dial(lease.upstream().addr) {
+        self.connect_to(connection, came, lease, tried, 0)
+    }
+
+    fn connect_to(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: Lease,
+        tried: Tried,
+        attempt: usize,
+    ) -> io::Result<Stage> {
+        match connect::begin(&lease.upstream().addr(attempt)) {
             Ok(socket) => {
                 connection.attach(socket, self.config.connect_timeout);
-                Ok(Stage::Connecting { lease, tried })
+                Ok(Stage::Connecting { lease, tried, attempt })
             }
-            // That is our own lack, and says nothing of the upstream.
-            Err(
-                errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL),
-            ) => {
-                drop(lease);
-                self.refuse(connection)?;
-                Err(errno.into())
-            }
-            Err(errno) => self.try_another(connection, came, lease, tried, &errno.into()),
+            Err(errno) => self.go_on(connection, came, lease, tried, attempt, errno),
         }
     }
 
-    /// To another upstream, if one has a place at once: nothing was sent yet, and this one is gone.
+    /// After a connect in vain: to the upstream's next address, or to another upstream.
+    fn go_on(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: Lease,
+        mut tried: Tried,
+        attempt: usize,
+        errno: Errno,
+    ) -> io::Result<Stage> {
+        if connect::is_own_lack(errno) {
+            // It says nothing of the upstream, and may be over soon.
+            self.pipes.give_up_spare();
+            lease.lacked(errno);
+        } else if errno != Errno::CONNRESET && attempt + 1 < lease.upstream().addrs() {
+            return self.connect_to(connection, came, lease, tried, attempt + 1);
+        } else {
+            tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
+            // One that took it and then reset it is busy, and not away.
+            if errno == Errno::CONNRESET { lease.was_busy() } else { lease.failed(errno) }
+        }
+        tried.add(lease.index, Instant::now());
+        drop(lease);
+        self.find_place(connection, came, tried)
+    }
+
+    /// To another upstream: nothing was sent yet, and this one is gone. One that has reset the connection
+    /// is busy, so that it is worth waiting; where one has ended it, and nobody else has a place at once,
+    /// that is its answer.
     fn move_on(
         &self,
         connection: &mut Connection<'_>,
@@ -218,53 +258,26 @@ impl Relays {
     ) -> io::Result<Option<Stage>> {
         let mut tried = tried.clone();
         tried.add(lease.index, Instant::now());
+        let is_reset = connection.pair().is_some_and(|(_, upstream, _)| upstream.failed());
+        if is_reset {
+            lease.was_busy();
+            return self.find_place(connection, came, tried).map(Some);
+        }
         match self.upstreams.another(&tried) {
             Some(lease) => self.connect(connection, came, lease, tried).map(Some),
             None => Ok(None),
         }
     }
-
-    fn try_another(
-        &self,
-        connection: &mut Connection<'_>,
-        came: Instant,
-        lease: Lease,
-        mut tried: Tried,
-        error: &io::Error,
-    ) -> io::Result<Stage> {
-        tracing::debug!(upstream = lease.upstream().name, %error, "trying another upstream");
-        tried.add(lease.index, Instant::now());
-        lease.failed(error);
-        self.find_place(connection, came, tried)
-    }
-}
-
-/// A connection that is being made.
-fn dial(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match net::connect(&socket, &addr) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Whether the connection to the upstream is made.
-fn connected(connection: &mut Connection<'_>) -> io::Result<bool> {
+fn connected(connection: &mut Connection<'_>) -> rustix::io::Result<bool> {
     let Some((_, upstream, _)) = connection.pair() else { return Ok(false) };
-    match net::getpeername(&upstream.socket) {
-        Ok(_) => {
-            connection.arrived();
-            Ok(true)
-        }
-        Err(Errno::NOTCONN) => match sockopt::socket_error(&upstream.socket)? {
-            Ok(()) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        },
-        Err(errno) => Err(errno.into()),
+    let is_made = connect::is_made(&upstream.socket)?;
+    if is_made {
+        connection.arrived();
     }
+    Ok(is_made)
 }
 
 /// Moves what there is in both directions; whether there may be more.

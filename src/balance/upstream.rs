@@ -4,12 +4,13 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
 
 use super::{
     AllDown, Config, UpstreamConfig,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     overload::{Change, Gate, Kind, Take, Terms, Wait, Watch},
     server::Waker,
+    sys::wait::Bell,
 };
 
 /// All upstreams and the line before them.
@@ -26,8 +28,11 @@ use crate::{
 pub(super) struct Upstreams {
     pub(super) all: Vec<Upstream>,
     config: Config,
+    patience: Duration,
     /// Who may wait in line, and for how long.
     gate: Gate,
+    /// Rings when an upstream has gone down, and is to be checked soon.
+    pub(super) gone_down: Bell,
     shared: Mutex<Shared>,
 }
 
@@ -35,7 +40,10 @@ pub(super) struct Upstreams {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) name: String,
-    pub(super) addr: SocketAddr,
+    /// All addresses of its name, at least one.
+    addrs: Vec<SocketAddr>,
+    /// Which of them is tried first: the one that was last connected to.
+    first: AtomicUsize,
     weight: u32,
     /// Bytes sent to it and received from it.
     sent: AtomicU64,
@@ -43,6 +51,19 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    pub(super) fn addrs(&self) -> usize {
+        self.addrs.len()
+    }
+
+    /// The address for this attempt; the first is 0.
+    pub(super) fn addr(&self, attempt: usize) -> SocketAddr {
+        self.addrs[(self.first.load(Relaxed) + attempt) % self.addrs.len()]
+    }
+
+    pub(super) fn is_at(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
+        self.addrs.iter().any(|&addr| is_it(addr))
+    }
+
     /// Counts bytes that were sent to it and received from it.
     pub(super) fn moved(&self, sent: u64, received: u64) {
         for (count, bytes) in [(&self.sent, sent), (&self.received, received)] {
@@ -65,6 +86,8 @@ struct Shared {
     gone: u64,
     overloads_begun: u64,
     overloads_ended: u64,
+    /// When it was last said that this side is short of something.
+    lack_reported: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -75,10 +98,27 @@ struct Counts {
     /// Connections made, and attempts that failed.
     connected: u64,
     failed: u64,
-    /// Checks and connects that agree with each other and not with the state.
-    against: u32,
+    /// Connects that were reset: it was there, but busy.
+    busy: u64,
+    /// Connects for which this side had no descriptor or port.
+    lacked: u64,
+    /// Checks in a row that speak against the state.
+    checks_against: u32,
+    /// Moments in a row at which connects failed, and the last of them.
+    connects_against: u32,
+    connect_failed: Option<Instant>,
+    down_since: Option<Instant>,
     connect_time: Duration,
 }
+
+/// Failed connects within this time count as one: what matters is how long, not how many try.
+const MOMENT: Duration = Duration::from_millis(100);
+/// One that has gone down is checked as often as this,
+pub(super) const OFTEN: Duration = Duration::from_millis(100);
+/// for so long.
+const RECENTLY: Duration = Duration::from_secs(10);
+/// Between two reports that this side is short of something.
+const REPORTS: Duration = Duration::from_secs(5);
 
 /// What was found for a connection.
 #[derive(Debug)]
@@ -107,15 +147,21 @@ impl Lease {
     }
 
     /// Says that the connection was made.
-    pub(super) fn connected(&mut self) {
+    pub(super) fn connected(&mut self, attempt: usize) {
         if !std::mem::take(&mut self.connecting) {
             return;
+        }
+        let upstream = self.upstream();
+        if attempt > 0 {
+            let first = (upstream.first.load(Relaxed) + attempt) % upstream.addrs.len();
+            upstream.first.store(first, Relaxed);
         }
         let mut shared = self.upstreams.shared.lock();
         let counts = &mut shared.counts[self.index];
         counts.connecting -= 1;
         counts.connected += 1;
-        counts.against = if counts.down { counts.against } else { 0 };
+        // It says nothing of what checks ask for, which the kernel does not do by itself.
+        counts.connects_against = 0;
         // The weight of the latest is an eighth.
         let time = self.since.elapsed();
         counts.connect_time = match counts.connected {
@@ -123,12 +169,33 @@ impl Lease {
             _ => (counts.connect_time * 7 + time) / 8,
         };
         // There is room for another one to be connected.
+        if self.upstreams.config.max_connections_per_upstream.is_none() {
+            self.upstreams.gate.turn(Instant::now(), !shared.line.is_empty());
+        }
         self.upstreams.serve_line(shared);
     }
 
     /// Says that the connection could not be made, and why.
-    pub(super) fn failed(self, cause: &std::io::Error) {
-        self.upstreams.judge(self.index, Err(&format!("connecting failed: {cause}")), false);
+    pub(super) fn failed(&self, errno: Errno) {
+        self.upstreams.connect_failed(self.index, errno);
+    }
+
+    /// Says that the upstream was there, but has reset the connection.
+    pub(super) fn was_busy(&self) {
+        self.upstreams.shared.lock().counts[self.index].busy += 1;
+    }
+
+    /// Says that this side had no descriptor or port for the connection.
+    pub(super) fn lacked(&self, errno: Errno) {
+        let mut shared = self.upstreams.shared.lock();
+        shared.counts[self.index].lacked += 1;
+        let now = Instant::now();
+        if shared.lack_reported.is_none_or(|at| now >= at + REPORTS) {
+            shared.lack_reported = Some(now);
+            drop(shared);
+            let upstream = &self.upstream().name;
+            tracing::warn!(upstream, error = %errno, "this side cannot connect: it is short of descriptors, memory or ports");
+        }
     }
 }
 
@@ -140,8 +207,12 @@ impl Drop for Lease {
         let counts = &mut shared.counts[self.index];
         counts.open -= 1;
         counts.connecting -= usize::from(self.connecting);
-        if !self.connecting {
-            gate.answered(now - self.since);
+        let took = now - self.since;
+        // One that lasts for longer than clients wait is no request, and says nothing of the next.
+        if !self.connecting && took <= self.upstreams.patience {
+            gate.answered(took);
+        }
+        if self.upstreams.config.max_connections_per_upstream.is_some() {
             gate.turn(now, !shared.line.is_empty());
         }
         self.upstreams.serve_line(shared);
@@ -154,10 +225,15 @@ const LONGEST: Duration = Duration::from_secs(5);
 const CONNECTING: usize = 64;
 
 impl Upstreams {
-    pub(super) fn new(config: Config, addrs: Vec<SocketAddr>, patience: Duration) -> Arc<Self> {
-        let upstream = |(UpstreamConfig { name, weight }, addr): (&UpstreamConfig, SocketAddr)| Upstream {
+    pub(super) fn new(
+        config: Config,
+        addrs: Vec<Vec<SocketAddr>>,
+        patience: Duration,
+    ) -> rustix::io::Result<Arc<Self>> {
+        let upstream = |(UpstreamConfig { name, weight }, addrs): (&UpstreamConfig, _)| Upstream {
             name: name.clone(),
-            addr,
+            addrs,
+            first: AtomicUsize::new(0),
             weight: *weight,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -174,12 +250,20 @@ impl Upstreams {
             gone: 0,
             overloads_begun: 0,
             overloads_ended: 0,
+            lack_reported: None,
         };
         let servers = all.len() * config.max_connections_per_upstream.unwrap_or(CONNECTING);
         // Who waits here costs nothing more, so that there is no need to leave anybody waiting.
         let terms = Terms { patience, servers, refusal_budget: 1.0, longest: LONGEST };
         let gate = Gate::new(terms, Instant::now());
-        Arc::new(Self { all, config, gate, shared: Mutex::new(shared) })
+        Ok(Arc::new(Self {
+            all,
+            config,
+            patience,
+            gate,
+            gone_down: Bell::new()?,
+            shared: Mutex::new(shared),
+        }))
     }
 
     /// A place for a connection that came at this time and was at those upstreams that it `tried`; a
@@ -196,13 +280,9 @@ impl Upstreams {
         if let Some(lease) = self.choose(&mut shared, tried, now) {
             return Place::At(lease);
         }
-        if !self.may_come(&shared) {
-            shared.refused_no_upstream += 1;
-            return Place::Nowhere;
-        }
         let waiting = shared.line.len();
         let is_late = now >= came + self.gate.too_late();
-        let may_wait = !is_late && self.gate.fits(waiting);
+        let may_wait = !is_late && self.gate.fits(now, waiting);
         let Some(waker) = may_wait.then(waker).flatten() else {
             // Nobody is left where it is: it has been accepted.
             let _ = self.gate.turn_away(now);
@@ -220,13 +300,15 @@ impl Upstreams {
         self.choose(&mut self.shared.lock(), tried, Instant::now())
     }
 
-    /// Takes a waiter out of the line whose client has gone.
-    pub(super) fn leave(self: &Arc<Self>, waiter: &Waiter) {
+    /// Takes a waiter out of the line, whose client has gone or not.
+    pub(super) fn leave(self: &Arc<Self>, waiter: &Waiter, gone: bool) {
         let now = Instant::now();
         let mut shared = self.shared.lock();
         if shared.line.leave(waiter) {
-            shared.gone += 1;
-            self.gate.gone(now, now - waiter.came);
+            if gone {
+                shared.gone += 1;
+                self.gate.gone(now, now - waiter.came);
+            }
             self.serve_line(shared);
         }
     }
@@ -238,8 +320,13 @@ impl Upstreams {
         let mut shared = self.shared.lock();
         if now >= waiter.came + self.gate.too_late() {
             if shared.line.leave(waiter) {
-                shared.shed += 1;
-                self.gate.refused(now);
+                if self.may_come(&shared) {
+                    shared.shed += 1;
+                    self.gate.refused(now);
+                } else {
+                    // All are down, which is no overload.
+                    shared.refused_no_upstream += 1;
+                }
                 waiter.give(Turn::Shed);
             }
             self.serve_line(shared);
@@ -357,32 +444,67 @@ impl Upstreams {
         }
     }
 
-    /// Takes note of a check, or of a connect that failed. An upstream changes its state after so
-    /// many in a row that speak against it.
-    pub(super) fn judge(self: &Arc<Self>, index: usize, result: Result<(), &str>, checked: bool) {
+    /// Takes note of a connect that failed. What fails for a few moments in a row is down.
+    fn connect_failed(self: &Arc<Self>, index: usize, errno: Errno) {
+        let now = Instant::now();
         let mut shared = self.shared.lock();
         let counts = &mut shared.counts[index];
-        counts.failed += u64::from(result.is_err() && !checked);
+        counts.failed += 1;
+        if counts.down || counts.connect_failed.is_some_and(|at| now < at + MOMENT) {
+            return;
+        }
+        counts.connect_failed = Some(now);
+        counts.connects_against += 1;
+        if counts.connects_against >= self.config.fall {
+            self.turn(shared, index, Err(&format!("connecting failed: {errno}")));
+        }
+    }
+
+    /// Takes note of a check. An upstream changes its state after so many in a row that speak against
+    /// it.
+    pub(super) fn checked(self: &Arc<Self>, index: usize, result: Result<(), &str>) {
+        let mut shared = self.shared.lock();
+        let counts = &mut shared.counts[index];
+        if result.is_ok() {
+            counts.connects_against = 0;
+        }
         if result.is_ok() != counts.down {
-            counts.against = 0;
+            counts.checks_against = 0;
             return;
         }
-        counts.against += 1;
+        counts.checks_against += 1;
         let needed = if counts.down { self.config.rise } else { self.config.fall };
-        if counts.against < needed {
-            return;
+        if counts.checks_against >= needed {
+            self.turn(shared, index, result);
         }
-        counts.against = 0;
-        counts.down = !counts.down;
-        let upstream = &self.all[index].name;
-        match result {
-            Ok(()) => tracing::info!(upstream, "up again"),
-            Err(cause) => tracing::warn!(upstream, cause, "down"),
-        }
+    }
+
+    /// Changes an upstream's state, for this reason.
+    fn turn(self: &Arc<Self>, mut shared: MutexGuard<'_, Shared>, index: usize, result: Result<(), &str>) {
+        let counts = &mut shared.counts[index];
+        (counts.checks_against, counts.connects_against) = (0, 0);
+        counts.down = result.is_err();
+        counts.down_since = counts.down.then(Instant::now);
         let up = shared.counts.iter().filter(|counts| !counts.down).count();
         self.gate.set_servers(up * self.config.max_connections_per_upstream.unwrap_or(CONNECTING));
         // When the last one is down, they may be tried in spite of it.
         self.serve_line(shared);
+        let upstream = &self.all[index].name;
+        match result {
+            Ok(()) => tracing::info!(upstream, "up again"),
+            Err(cause) => {
+                self.gone_down.ring();
+                tracing::warn!(upstream, cause, "down");
+            }
+        }
+    }
+
+    /// Those that have gone down of late.
+    pub(super) fn recently_down(&self) -> Vec<usize> {
+        let now = Instant::now();
+        let shared = self.shared.lock();
+        let recently = |counts: &Counts| counts.down_since.is_some_and(|since| now < since + RECENTLY);
+        (0..self.all.len()).filter(|&index| recently(&shared.counts[index])).collect()
     }
 
     /// A line for each upstream, and what is so for all of them.
@@ -390,12 +512,14 @@ impl Upstreams {
         let shared = self.shared.lock();
         let status = |(upstream, counts): (&Upstream, &Counts)| super::UpstreamStatus {
             name: upstream.name.clone(),
-            addr: upstream.addr,
+            addr: upstream.addr(0),
             up: !counts.down,
             open: counts.open - counts.connecting,
             connecting: counts.connecting,
             connected: counts.connected,
             failed: counts.failed,
+            busy: counts.busy,
+            lacked: counts.lacked,
             connect_time: counts.connect_time,
             sent: upstream.sent.load(Relaxed),
             received: upstream.received.load(Relaxed),

@@ -18,6 +18,8 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
+use crate::limits;
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Arm {
@@ -124,7 +126,8 @@ impl Arm {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = on_cpus(duty.cpus.as_ref(), || command.spawn()).context("cannot start it")?;
+        let mut child = on_cpus(duty.cpus.as_ref(), || limits::with_found(|| command.spawn()))
+            .context("cannot start it")?;
         let out = child.stdout.take();
         let last_error = Arc::new(Mutex::new(String::new()));
         if let Some(err) = child.stderr.take() {

@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
     connect_timeout: Duration,
-    /// While all upstreams are down: refuse connections, or try them anyway
+    /// While all upstreams are down: let connections wait and then refuse them, or try anyway
     #[arg(long, default_value = "refuse", value_parser = all_down_parser())]
     all_down: AllDown,
     /// How often each upstream is checked; a check may take a quarter of it
@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// Checks in a row that must succeed for an upstream to be up again
     #[arg(long, value_name = "N", default_value_t = 2)]
     rise: u32,
-    /// Checks and connects in a row that must fail for it to be down
+    /// Checks in a row that must fail for it to be down, or moments of 100 ms at which connects fail
     #[arg(long, value_name = "N", default_value_t = 3)]
     fall: u32,
 }
@@ -106,6 +106,8 @@ impl fmt::Display for Status {
             "connecting",
             "connected",
             "failed",
+            "busy",
+            "lacked",
             "connect",
             "sent",
             "received",
@@ -119,6 +121,8 @@ impl fmt::Display for Status {
                 number(upstream.connecting.to_string()),
                 number(upstream.connected.to_string()),
                 number(upstream.failed.to_string()),
+                number(upstream.busy.to_string()),
+                number(upstream.lacked.to_string()),
                 number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
                 number(upstream.sent.to_string()),
                 number(upstream.received.to_string()),

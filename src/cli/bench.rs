@@ -168,7 +168,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Measures and reports.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    super::raise_descriptor_limit();
+    crate::limits::raise();
     let plan = match plan(&args) {
         Ok(plan) => plan,
         Err(sentence) => {

@@ -6,15 +6,25 @@ use std::{
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
     str::FromStr,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
+use anyhow::Context;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
 use indicatif::ProgressBar;
 use overfall::dial::{Cancel, Config, Outcome, Retry, dial_with};
 use serde_json::{Value, json};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
 
 use super::{USAGE, complain, print, values};
 
@@ -114,8 +124,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         expect: args.expect.clone(),
         connect_only: args.connect_only,
     };
-    super::raise_descriptor_limit();
-    let outcomes = dial_and_show(&targets, &config, args.quiet)?;
+    crate::limits::raise();
+    let cancel = Cancel::new()?;
+    let caught = cancel_on_signals(&cancel)?;
+    let outcomes = dial_and_show(&targets, &config, &cancel, args.quiet)?;
+    if let Ok(signal @ 1..) = u8::try_from(caught.load(SeqCst)) {
+        // As a shell says it.
+        return Ok(ExitCode::from(128 + signal));
+    }
     if args.json {
         print(format_args!("{:#}\n", document(&outcomes)));
     } else if !args.quiet {
@@ -130,12 +146,34 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some((program, arguments)) => {
             // It takes this process's place, so that its status and its signals are its own.
-            let error = Command::new(program).args(arguments).exec();
+            let error = crate::limits::with_found(|| Command::new(program).args(arguments).exec());
             complain(&format!("error: cannot run {}: {error}", program.display()));
             // As a shell says it.
             Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
         }
     }
+}
+
+/// Ends the dialing at the first signal that is to end it, of which the number is noted, and the process
+/// at the second. As the first process of a container it would else ignore them.
+fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32>> {
+    let cannot = "cannot catch signals";
+    let (caught, again) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
+    let ending = [SIGTERM, SIGINT, SIGHUP];
+    for signal in ending {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).context(cannot)?;
+    }
+    let mut signals = Signals::new(ending).context(cannot)?;
+    let (cancel, noted) = (cancel.clone(), Arc::clone(&caught));
+    let heed = move || {
+        for signal in signals.forever() {
+            noted.store(signal, SeqCst);
+            again.store(true, SeqCst);
+            cancel.cancel();
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(heed).context(cannot)?;
+    Ok(caught)
 }
 
 fn wrong_usage(sentence: &str) -> ExitCode {
@@ -157,8 +195,12 @@ fn read_targets(file: &str) -> Result<Vec<String>, String> {
 }
 
 /// Dials; on a terminal, a longer wait shows which targets are still open.
-fn dial_and_show(targets: &[String], config: &Config, quiet: bool) -> overfall::Result<Vec<Outcome>> {
-    let cancel = Cancel::new()?;
+fn dial_and_show(
+    targets: &[String],
+    config: &Config,
+    cancel: &Cancel,
+    quiet: bool,
+) -> overfall::Result<Vec<Outcome>> {
     let (settled, news) = mpsc::channel();
     thread::scope(|scope| {
         if io::stderr().is_terminal() && !quiet {
@@ -168,7 +210,7 @@ fn dial_and_show(targets: &[String], config: &Config, quiet: bool) -> overfall::
             // Nobody listens where there is no terminal.
             let _ = settled.send(index);
         };
-        dial_with(targets, config, &cancel, &settled)
+        dial_with(targets, config, cancel, &settled)
     })
 }
 

@@ -3,17 +3,14 @@
 mod balance;
 mod bench;
 mod dial;
+mod output;
 mod pool;
 mod serve;
 mod values;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
@@ -50,7 +47,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
     };
-    result.unwrap_or_else(|error| failed(&error))
+    let status = result.unwrap_or_else(|error| failed(&error));
+    output::flush();
+    status
 }
 
 /// One sentence: what was wrong and what would be right. Without a command, all that there is.
@@ -79,24 +78,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Prints to standard output, which may be closed: that ends no server.
+/// Prints to standard output.
 fn print(text: impl std::fmt::Display) {
-    let mut out = io::stdout().lock();
-    if let Err(error) = write!(out, "{text}").and_then(|()| out.flush()) {
-        tracing::debug!(%error, "standard output cannot be written");
-    }
+    output::print(text.to_string().as_bytes());
 }
 
 fn complain(sentence: &str) {
-    // Nobody is left to be told when this fails.
-    let _ = writeln!(io::stderr(), "{sentence}");
-}
-
-/// Raises the soft limit of open files to the hard one: connections are what it is for.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
-    }
+    output::complain(format!("{sentence}\n").as_bytes());
 }

@@ -3,10 +3,11 @@
 use std::{
     fmt,
     io::IsTerminal,
-    process::ExitCode,
+    panic::{self, AssertUnwindSafe},
+    process::{self, ExitCode},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -19,13 +20,13 @@ use clap::{
 };
 use overfall::{Builder, Handle, OnFull, Server};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGUSR1},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     flag,
     iterator::Signals,
 };
 use tracing::level_filters::LevelFilter;
 
-use super::{print, values};
+use super::{complain, output, print, values};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PoolArgs {
@@ -142,63 +143,60 @@ pub(super) fn run<R: Running>(
     args: &PoolArgs,
     start: impl FnOnce() -> overfall::Result<R>,
 ) -> anyhow::Result<ExitCode> {
+    output::start().context("cannot start the threads that write")?;
     start_logging(args);
-    super::raise_descriptor_limit();
+    crate::limits::raise();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in DRAINING {
         // The second one ends it, with the status by which a shell says which signal it was.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&draining))
             .context("cannot catch signals")?;
     }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1]).context("cannot catch signals")?;
+    let caught = DRAINING.into_iter().chain([SIGUSR1, SIGUSR2]);
+    let signals = Signals::new(caught).context("cannot catch signals")?;
     let running = Arc::new(start()?);
     let watched = Arc::clone(&running);
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || heed(signals, &watched, &draining))
+        .spawn(move || {
+            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &*watched, &draining))).is_err() {
+                // Nobody would hear a signal any more.
+                complain("error: the thread that hears signals has died");
+                output::flush();
+                process::exit(1);
+            }
+        })
         .context("cannot start the thread signals")?;
     for addr in running.handle().local_addrs() {
         print(format_args!("listening on {addr}\n"));
     }
     let ended = running.handle().join();
-    print(running.status());
+    print_status(&*running);
     ended?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does what the signals say, until the process ends.
-fn heed<R: Running>(mut signals: Signals, running: &Arc<R>, draining: &AtomicBool) {
-    let prints = Arc::new(AtomicUsize::new(0));
-    for signal in signals.forever() {
-        if signal == SIGUSR1 {
-            print_counters(running, &prints);
-        } else {
-            tracing::info!(signal, "shutting down; a second signal ends it at once");
-            draining.store(true, SeqCst);
-            running.handle().shutdown();
-        }
-    }
+fn print_status(running: &impl Running) {
+    print(format_args!("{:<25}{}\n{}", "output_dropped", output::dropped(), running.status()));
 }
 
-/// Prints on a thread of its own: standard output may be a pipe that nobody reads, and that must
-/// not keep TERM from being heard. `prints` are those asked for and not done; one thread does all.
-fn print_counters<R: Running>(running: &Arc<R>, prints: &Arc<AtomicUsize>) {
-    if prints.fetch_add(1, SeqCst) > 0 {
-        return;
-    }
-    let (running, left) = (Arc::clone(running), Arc::clone(prints));
-    let print_all = move || {
-        loop {
-            print(running.status());
-            if left.fetch_sub(1, SeqCst) == 1 {
-                break;
+/// Signals at which the server drains: what container runtimes, service managers and terminals send.
+/// HUP is among them until it means something else, since its own action would end it at once.
+const DRAINING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+
+/// Does what the signals say, until the process ends.
+fn heed(mut signals: Signals, running: &impl Running, draining: &AtomicBool) {
+    for signal in signals.forever() {
+        match signal {
+            SIGUSR1 => print_status(running),
+            SIGUSR2 => tracing::warn!("USR2 means nothing; TERM drains, and USR1 prints the counters"),
+            _ => {
+                draining.store(true, SeqCst);
+                running.handle().shutdown();
+                tracing::info!(signal, "shutting down; a second signal ends it at once");
             }
         }
-    };
-    if let Err(error) = thread::Builder::new().name("counters".into()).spawn(print_all) {
-        tracing::warn!(%error, "the counters cannot be printed");
-        prints.store(0, SeqCst);
     }
 }
 
@@ -211,9 +209,14 @@ fn start_logging(args: &PoolArgs) {
     };
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::Log)
         .with_ansi(colour)
         .with_target(false)
         .with_max_level(level)
         .init();
+    // The usual report goes to standard error at once, whether somebody reads it or not.
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "{panic}");
+    }));
 }

@@ -5,11 +5,11 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Instant};
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
-    net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt},
+    net::{self, SendFlags},
 };
 
 use super::{Cancel, Class, Config, Failure, Outcome, resolve::resolve};
-use crate::sys::wait::poll_until;
+use crate::sys::{connect, wait::poll_until};
 
 /// How much of a reply is kept.
 const REPLY_LIMIT: usize = 1024;
@@ -61,16 +61,9 @@ fn try_addresses(
 }
 
 fn connect(addr: SocketAddr, cancel: &Cancel, deadline: Instant) -> Result<OwnedFd, Stop> {
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    match net::connect(&socket, &addr) {
-        Ok(()) => {}
-        Err(Errno::INPROGRESS) => {
-            Dial { socket: &socket, cancel, deadline }.wait(PollFlags::OUT, "connecting")?;
-            sockopt::socket_error(&socket)??;
-        }
-        Err(errno) => return Err(errno.into()),
+    let socket = connect::begin(&addr)?;
+    while !connect::is_made(&socket)? {
+        Dial { socket: &socket, cancel, deadline }.wait(PollFlags::OUT, "connecting")?;
     }
     Ok(socket)
 }
@@ -103,6 +96,7 @@ fn class(errno: Errno) -> Class {
         Errno::CONNREFUSED => Class::Refused,
         Errno::TIMEDOUT => Class::Timeout,
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED => Class::Reset,
+        errno if connect::is_own_lack(errno) => Class::Local,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN => Class::Unreachable,
         _ => Class::Other,
     }

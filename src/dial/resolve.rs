@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -16,7 +16,10 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Cancel, Class, Failure};
-use crate::sys::wait::{Bell, poll_until};
+use crate::sys::{
+    names,
+    wait::{Bell, poll_until},
+};
 
 /// Resolver threads in this process, those left behind included.
 static OUTSTANDING: AtomicUsize = AtomicUsize::new(0);
@@ -29,7 +32,7 @@ pub(super) fn resolve(target: &str, cancel: &Cancel, deadline: Instant) -> Resul
     if let Ok(addr) = target.parse() {
         return Ok(vec![addr]);
     }
-    resolve_with(target, cancel, deadline, |target| Ok(target.to_socket_addrs()?.collect()))
+    resolve_with(target, cancel, deadline, names::resolve)
 }
 
 fn resolve_with(

@@ -65,6 +65,8 @@ pub(super) struct Gathered {
     bytes: Vec<u8>,
     /// How much of it was read.
     read: usize,
+    /// What it takes, or is going to take, of what all may have.
+    reserved: usize,
     in_all: Arc<AtomicUsize>,
 }
 
@@ -72,14 +74,31 @@ pub(super) struct Gathered {
 const GATHERED: usize = 64 * 1024 * 1024;
 
 impl Gathered {
-    pub(super) fn new(in_all: &Arc<AtomicUsize>) -> Self {
-        Self { bytes: Vec::new(), read: 0, in_all: Arc::clone(in_all) }
+    /// Whether a body of this length may be gathered at all.
+    pub(super) fn may_hold(length: u64) -> bool {
+        length <= GATHERED as u64
+    }
+
+    /// With room for a body of this length, where it is known; none where there is no room.
+    pub(super) fn new(in_all: &Arc<AtomicUsize>, length: Option<u64>) -> Option<Self> {
+        let mut new = Self { bytes: Vec::new(), read: 0, reserved: 0, in_all: Arc::clone(in_all) };
+        let length = usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX);
+        new.reserve(length).then_some(new)
+    }
+
+    fn reserve(&mut self, length: usize) -> bool {
+        if length > GATHERED.saturating_sub(self.in_all.fetch_add(length, Relaxed)) {
+            self.in_all.fetch_sub(length, Relaxed);
+            return false;
+        }
+        self.reserved += length;
+        true
     }
 
     /// Whether there was room.
     fn add(&mut self, bytes: &[u8]) -> bool {
-        if self.in_all.fetch_add(bytes.len(), Relaxed) + bytes.len() > GATHERED {
-            self.in_all.fetch_sub(bytes.len(), Relaxed);
+        let more = (self.bytes.len() + bytes.len()).saturating_sub(self.reserved);
+        if more > 0 && !self.reserve(more) {
             return false;
         }
         self.bytes.extend_from_slice(bytes);
@@ -89,7 +108,7 @@ impl Gathered {
 
 impl Drop for Gathered {
     fn drop(&mut self) {
-        self.in_all.fetch_sub(self.bytes.len(), Relaxed);
+        self.in_all.fetch_sub(self.reserved, Relaxed);
     }
 }
 
@@ -232,10 +251,6 @@ impl<'a> Incoming<'a> {
         }
         loop {
             if let Some(available) = self.available()? {
-                if available == 0 {
-                    // All has come: the worker waits no more.
-                    self.hold = None;
-                }
                 let amount = available.min(buffer.len());
                 buffer[..amount].copy_from_slice(&self.connection.input()[..amount]);
                 self.take(amount);
@@ -262,6 +277,7 @@ impl<'a> Incoming<'a> {
                 };
                 self.connection.consume(piece.framing);
                 if decoder.is_done() {
+                    self.hold = None;
                     return Ok(Some(0));
                 }
                 piece.data
@@ -277,7 +293,13 @@ impl<'a> Incoming<'a> {
         self.connection.consume(amount);
         self.receipt.received += amount as u64;
         match &mut self.receipt.rest {
-            Rest::Length(left) => *left -= amount as u64,
+            Rest::Length(left) => {
+                *left -= amount as u64;
+                if *left == 0 {
+                    // All has come: the worker waits no more.
+                    self.hold = None;
+                }
+            }
             Rest::Chunked(decoder) => decoder.took(amount),
         }
     }

@@ -20,6 +20,17 @@ pub(super) enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// The length of the body, where it is known beforehand.
+    pub(super) fn length(self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Length(length) => Some(length),
+            Self::Chunked => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) method: Method,

@@ -152,9 +152,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Held {
-    since: Instant,
-    /// Its place in line, which it keeps by being kept.
-    _waiter: HoldWaiter,
+    waiter: HoldWaiter,
 }
 
 #[derive(Debug)]
@@ -190,13 +188,19 @@ where
     }
 
     fn ready(&self, connection: &mut Connection<'_>, progress: &mut Progress) -> io::Result<Next> {
-        let held_since = match mem::take(&mut progress.stage) {
+        let hold = match mem::take(&mut progress.stage) {
             Stage::Reply(reply) => return go_on(connection, progress, reply),
             Stage::Body(body) => return self.gather_body(connection, progress, *body),
-            Stage::Held(held) => {
-                connection.detach();
-                Some(held.since)
-            }
+            Stage::Held(held) => match held.waiter.take() {
+                Some(hold) => {
+                    connection.detach();
+                    Some(hold)
+                }
+                None => {
+                    progress.stage = Stage::Held(held);
+                    return Ok(Next::Park);
+                }
+            },
             Stage::Request => None,
         };
         match self.gather(connection, progress) {
@@ -206,7 +210,7 @@ where
             }
             Ok(Some(Whole { head, body: false })) => {
                 *progress = Progress::default();
-                self.begin_body(connection, progress, head, held_since)
+                self.begin_body(connection, progress, head, hold)
             }
             Ok(None) => Ok(Next::Park),
             Err(Unanswerable::Refuse(status)) => refuse(connection, status, false),
@@ -313,27 +317,27 @@ where
         connection: &mut Connection<'_>,
         progress: &mut Progress,
         head: Head,
-        held_since: Option<Instant>,
+        hold: Option<Hold>,
     ) -> io::Result<Next> {
-        if !connection.may_hold() {
+        if !connection.may_hold() && head.framing.length().is_none_or(Gathered::may_hold) {
+            let Some(gathered) = Gathered::new(&self.gathered, head.framing.length()) else {
+                return self.refuse_busy(connection);
+            };
             let text = take_head(connection, &head);
-            let gathered = Some(Gathered::new(&self.gathered));
-            let body = PartialBody { text, receipt: Receipt::new(head.framing), gathered };
+            let body = PartialBody { text, receipt: Receipt::new(head.framing), gathered: Some(gathered) };
             return self.gather_body(connection, progress, body);
         }
-        if let Some(hold) = connection.hold() {
+        if let Some(hold) = hold.or_else(|| connection.hold()) {
             return self.answer_here(connection, progress, head, Some(hold));
         }
-        let since = held_since.unwrap_or_else(Instant::now);
-        let left = connection.patience().saturating_sub(since.elapsed());
-        match connection.await_hold().filter(|_| !left.is_zero()) {
-            Some(waiter) => {
-                connection.await_turn(left);
-                progress.stage = Stage::Held(Box::new(Held { since, _waiter: waiter }));
-                Ok(Next::Park)
-            }
-            None => self.refuse_busy(connection),
+        if !connection.may_hold() {
+            // It is larger than all that may be gathered: there is no other way.
+            return self.answer_here(connection, progress, head, None);
         }
+        let Some(waiter) = connection.await_hold() else { return self.refuse_busy(connection) };
+        connection.await_turn(connection.patience());
+        progress.stage = Stage::Held(Box::new(Held { waiter }));
+        Ok(Next::Park)
     }
 
     /// Gathers what has come of a body, and answers when it is whole.
@@ -502,6 +506,9 @@ fn next(connection: &Connection<'_>, keep: bool) -> Next {
 /// Tells the client why its request is not answered, and closes. It may not have sent all of it.
 fn refuse(connection: &mut Connection<'_>, status: StatusCode, head_only: bool) -> io::Result<Next> {
     connection.expect_more();
+    if status != StatusCode::INTERNAL_SERVER_ERROR {
+        connection.count_malformed();
+    }
     Response::error(status).send(connection, How { http_11: true, head_only, keep: false })?;
     Ok(Next::Close)
 }

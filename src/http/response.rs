@@ -88,6 +88,7 @@ impl Response {
         self.write_head(&mut out, &how, true);
         out.extend_from_slice(small);
         connection.write_all(&out)?;
+        connection.count_answer(self.status.as_u16());
         Ok(match self.body {
             _ if bodiless => None,
             Body::Sized(bytes) if bytes.len() <= SMALL => None,

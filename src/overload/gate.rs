@@ -75,8 +75,6 @@ pub(crate) struct Gate {
     began: Instant,
     pace: Pace,
     headway: Headway,
-    /// When a worker last had nobody to serve, in microseconds since `began`.
-    idle_us: AtomicU64,
     /// Whether the line is kept shorter than the tolerance, and how long it may be.
     tight: AtomicBool,
     limit_us: AtomicU64,
@@ -120,7 +118,6 @@ impl Gate {
             began: now,
             pace: Pace::new(),
             headway: Headway::new(),
-            idle_us: AtomicU64::new(0),
             tight: AtomicBool::new(false),
             limit_us: AtomicU64::new(0),
             refusal_us: AtomicU64::new(0),
@@ -134,13 +131,13 @@ impl Gate {
     }
 
     /// Whether somebody who comes when so many wait already would be served in time.
-    pub(crate) fn fits(&self, waiting: usize) -> bool {
-        waiting < self.servers.load(Relaxed) || self.wait_behind(waiting + 1) <= self.limit()
+    pub(crate) fn fits(&self, now: Instant, waiting: usize) -> bool {
+        waiting < self.servers.load(Relaxed) || self.wait_behind(now, waiting + 1) <= self.limit()
     }
 
     /// Whether the line has become so short that it is worth letting somebody in again.
-    pub(crate) fn has_room(&self, waiting: usize) -> bool {
-        waiting == 0 || self.wait_behind(waiting) <= self.limit() / 2
+    pub(crate) fn has_room(&self, now: Instant, waiting: usize) -> bool {
+        waiting == 0 || self.wait_behind(now, waiting) <= self.limit() / 2
     }
 
     /// What to do with somebody who does not fit.
@@ -149,11 +146,11 @@ impl Gate {
         let verdict = match state.budget.ask(now) {
             // Nobody is to be refused, which says as much of the load.
             _ if self.terms.refusal_budget == 0.0 => {
-                state.line.refused(now, self.bounds(), self.idle_since());
+                state.line.refused(now, self.bounds());
                 Verdict::Hold(None)
             }
             Ok(()) => {
-                state.line.refused(now, self.bounds(), self.idle_since());
+                state.line.refused(now, self.bounds());
                 Verdict::Refuse
             }
             Err(until) => {
@@ -185,16 +182,18 @@ impl Gate {
         let bounds = self.bounds();
         let limit = state.line.limit(bounds);
         let most = match kind {
+            // It is in time even so.
+            _ if !looked_at => Duration::MAX,
             Kind::Newcomer if !state.line.is_purging() => bounds.tolerance.mul_f64(TOO_LATE),
             _ => limit,
         };
-        state.line.waited(wait, self.wait_behind(left), bounds);
+        state.line.waited(wait, self.wait_behind(now, left), bounds);
         let take = if wait > most {
-            state.line.refused(now, bounds, self.idle_since());
+            state.line.refused(now, bounds);
             Take::Shed
         } else {
             if kind == Kind::Kept {
-                state.line.admitted(now, wait);
+                state.line.admitted(now, wait, bounds);
             }
             Take::Serve
         };
@@ -206,7 +205,7 @@ impl Gate {
     pub(crate) fn admitted(&self, now: Instant, waiting: usize) {
         if self.is_tight() {
             let mut state = self.lock(now);
-            state.line.admitted(now, self.wait_behind(waiting + 1));
+            state.line.admitted(now, self.wait_behind(now, waiting + 1), self.bounds());
             self.publish(&state);
         }
     }
@@ -231,13 +230,12 @@ impl Gate {
     /// Says that somebody was refused who was let in before.
     pub(crate) fn refused(&self, now: Instant) {
         let mut state = self.lock(now);
-        state.line.refused(now, self.bounds(), self.idle_since());
+        state.line.refused(now, self.bounds());
         self.publish(&state);
     }
 
     /// Says that there was nobody to serve.
     pub(crate) fn idle(&self, now: Instant) {
-        self.idle_us.store(self.us(now), Relaxed);
         if self.is_tight() {
             let mut state = self.lock(now);
             state.line.idle(now, self.bounds());
@@ -297,7 +295,7 @@ impl Gate {
     /// round trip, 100 ms.
     pub(crate) fn short_backlog(&self, now: Instant, loopback: bool) -> Option<u32> {
         let time = if loopback { NAP * 2 } else { Duration::from_millis(100) };
-        let served = time.as_secs_f64() / self.headway().as_secs_f64();
+        let served = time.as_secs_f64() / self.headway(now).as_secs_f64();
         self.is_over(now).then_some((served as u32).max(FEW))
     }
 
@@ -309,13 +307,22 @@ impl Gate {
     }
 
     /// How long the last of so many waits.
-    fn wait_behind(&self, waiting: usize) -> Duration {
-        self.headway().saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
+    fn wait_behind(&self, now: Instant, waiting: usize) -> Duration {
+        self.headway(now).saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
     }
 
-    fn headway(&self) -> Duration {
+    fn headway(&self, now: Instant) -> Duration {
         let servers = u32::try_from(self.servers.load(Relaxed)).unwrap_or(u32::MAX);
-        self.headway.mean().unwrap_or_else(|| self.pace.mean() / servers).max(Duration::from_nanos(1))
+        let by_pace = || self.pace.mean() / servers;
+        let headway = match self.headway.mean() {
+            None => by_pace(),
+            // Requests may have become faster since there was a line.
+            Some(mean) if !self.headway.is_fresh(now.saturating_duration_since(self.began)) => {
+                mean.min(by_pace())
+            }
+            Some(mean) => mean,
+        };
+        headway.max(Duration::from_nanos(1))
     }
 
     fn limit(&self) -> Duration {
@@ -333,14 +340,10 @@ impl Gate {
         Bounds { tolerance, floor }
     }
 
-    fn idle_since(&self) -> Instant {
-        self.began + Duration::from_micros(self.idle_us.load(Relaxed))
-    }
-
     /// The state as it is at this time.
     fn lock(&self, now: Instant) -> parking_lot::MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        state.line.tick(now, self.bounds(), self.idle_since());
+        state.line.tick(now, self.bounds());
         state
     }
 
@@ -386,9 +389,9 @@ mod tests {
             let gate = gate(service, 0.015, t);
             let within = gate.tolerance().abs_diff(tolerance) <= tolerance / 8;
             assert!(within, "{service:?}: {:?}", gate.tolerance());
-            let fits = (0..1000).take_while(|&waiting| gate.fits(waiting)).count();
+            let fits = (0..1000).take_while(|&waiting| gate.fits(t, waiting)).count();
             assert!(fitting.contains(&fits), "{service:?}: {fits}");
-            let room = (0..1000).take_while(|&waiting| gate.has_room(waiting)).count() - 1;
+            let room = (0..1000).take_while(|&waiting| gate.has_room(t, waiting)).count() - 1;
             assert!(half.contains(&room), "{service:?}: {room}");
         }
     }

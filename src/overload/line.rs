@@ -45,10 +45,13 @@ struct Probe {
     window: Instant,
     longest: Duration,
     longest_before: Duration,
-    /// In shorter ones: how long the line was when this one began, and in how many before it grew fast.
+    /// In shorter ones: how long the line was when this one began, and how often and by how much it has
+    /// grown fast since then.
     stretch: Instant,
     length: Duration,
     fast: u32,
+    fast_since: Instant,
+    fast_length: Duration,
 }
 
 /// What those who were looked at when their turn came say of the clients' patience.
@@ -70,14 +73,20 @@ const LENGTHENED: u32 = 2;
 const LEAST_FACTOR: f64 = 0.5;
 /// A probe takes one part in so many of the time, at most.
 const PROBE_SHARE: u32 = 100;
-/// The first probe is after this time, and the windows of a probe are as long.
+/// The next probe is after this time at the soonest, and the windows of a probe are as long.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
+/// The first, after this time.
+const FIRST_PROBE_AFTER: Duration = Duration::from_secs(2);
 /// A line that grows by less than this share of the tolerance in a window does not grow.
 const GROWTH: f64 = 0.05;
 /// A line that grows by this share of the time that passes, in so many stretches of this length in a
-/// row, is that of an overload. The clients of a closed loop are all there soon.
+/// row, is that of an overload. The clients of a closed loop that can be served within the tolerance are
+/// there at once, or come when a second after their SYN was dropped they try again: then the line grows
+/// by no more than tolerance each second.
 const FAST: f64 = 0.5;
 const FAST_STRETCHES: u32 = 4;
+/// In all it must have grown by this share of the tolerance.
+const FAST_GROWTH: f64 = 0.15;
 const STRETCH: Duration = Duration::from_millis(5);
 /// So many must have been looked at to say something of the clients' patience,
 const LOOKED_AT: u32 = 20;
@@ -128,16 +137,22 @@ impl Line {
     }
 
     /// Says that somebody was let in, who is going to wait so long.
-    pub(super) fn admitted(&mut self, now: Instant, wait: Duration) {
+    pub(super) fn admitted(&mut self, now: Instant, wait: Duration, bounds: Bounds) {
         self.admitted += 1;
         let Some(probe) = &mut self.probe else { return };
         let passed = now.saturating_duration_since(probe.stretch);
-        if passed >= STRETCH {
-            let fast = wait.saturating_sub(probe.length) > passed.mul_f64(FAST);
-            probe.fast = if fast { probe.fast + 1 } else { 0 };
+        // With slow requests each that is let in makes a step.
+        if passed >= STRETCH.max(bounds.floor / 2) {
+            if wait.saturating_sub(probe.length) > passed.mul_f64(FAST) {
+                probe.fast += 1;
+            } else {
+                (probe.fast, probe.fast_since, probe.fast_length) = (0, now, wait);
+            }
             (probe.stretch, probe.length) = (now, wait);
-            if probe.fast == FAST_STRETCHES {
-                self.end_in_vain(now);
+            let grown = wait.saturating_sub(probe.fast_length);
+            if probe.fast >= FAST_STRETCHES && grown > bounds.tolerance.mul_f64(FAST_GROWTH) {
+                let since = probe.fast_since;
+                self.end_in_vain(now, since);
             }
         }
     }
@@ -147,29 +162,26 @@ impl Line {
         self.last_refusal = Some(now);
     }
 
-    /// Says that somebody was refused, or shed. `grows_since` is when there was last nobody in line.
-    pub(super) fn refused(&mut self, now: Instant, bounds: Bounds, grows_since: Instant) {
+    /// Says that somebody was refused, or shed.
+    pub(super) fn refused(&mut self, now: Instant, bounds: Bounds) {
         self.last_refusal = Some(now);
         self.refused += 1;
-        if self.probe.is_some() {
-            self.end_in_vain(now);
+        if let Some(probe) = self.probe {
+            self.end_in_vain(now, probe.since);
         } else if self.limit.is_none() {
             self.limit = Some(bounds.tolerance);
             self.tight_since = now;
             self.begin_tick(now);
             self.refused = 1;
-            let growing = now.saturating_duration_since(grows_since);
-            // What a probe is going to take: one that grows fast is seen to soon.
-            let fast = growing.mul_f64(FAST) < bounds.tolerance;
-            let probing = if fast { growing.min(STRETCH * FAST_STRETCHES) } else { growing };
-            self.next_probe = self.next_probe.max(now + PROBE_AFTER.max(probing * PROBE_SHARE));
+            // Whatever came before: a closed loop may have kept the workers busy for hours.
+            self.next_probe = now + FIRST_PROBE_AFTER;
         }
     }
 
-    /// Ends a probe: it is still an overload.
-    fn end_in_vain(&mut self, now: Instant) {
-        let Some(probe) = self.probe.take() else { return };
-        self.next_probe = now + PROBE_AFTER.max((now - probe.since) * PROBE_SHARE);
+    /// Ends a probe: it is still an overload, as could be seen since this time.
+    fn end_in_vain(&mut self, now: Instant, since: Instant) {
+        self.probe = None;
+        self.next_probe = now + PROBE_AFTER.max(now.saturating_duration_since(since) * PROBE_SHARE);
         self.purging = true;
         self.begin_tick(now);
         // What was admitted and refused meanwhile says nothing.
@@ -221,11 +233,11 @@ impl Line {
     }
 
     /// Draws the conclusions of what has happened, once in a while.
-    pub(super) fn tick(&mut self, now: Instant, bounds: Bounds, grows_since: Instant) {
+    pub(super) fn tick(&mut self, now: Instant, bounds: Bounds) {
         if now < self.ticked + TICK {
             return;
         }
-        if self.learn(now, bounds, grows_since) {
+        if self.learn(now, bounds) {
             return self.begin_tick(now);
         }
         let Some(limit) = self.limit else { return self.begin_tick(now) };
@@ -244,6 +256,8 @@ impl Line {
         self.begin_tick(now);
         if self.limit.is_some() && now >= self.next_probe {
             let none = Duration::ZERO;
+            // The backlog is as long as usual again, so that all can come who wait.
+            self.last_refusal = None;
             self.probe = Some(Probe {
                 since: now,
                 window: now,
@@ -253,6 +267,8 @@ impl Line {
                 // It is as long as it may be.
                 length: limit,
                 fast: 0,
+                fast_since: now,
+                fast_length: limit,
             });
         }
     }
@@ -263,7 +279,7 @@ impl Line {
     }
 
     /// When clients have gone before their turn, it has to come sooner. Whether that was so.
-    fn learn(&mut self, now: Instant, bounds: Bounds, grows_since: Instant) -> bool {
+    fn learn(&mut self, now: Instant, bounds: Bounds) -> bool {
         if self.learnt.taken < LOOKED_AT {
             return false;
         }
@@ -272,7 +288,7 @@ impl Line {
             return false;
         }
         if self.probe.is_some() || self.limit.is_none() {
-            self.refused(now, bounds, grows_since);
+            self.refused(now, bounds);
         }
         let bearable = gone_after.mul_f64(OF_PATIENCE).max(bounds.floor);
         self.limit = self.limit.map(|limit| limit.min(bearable));
@@ -333,16 +349,16 @@ mod tests {
         for step in steps {
             match *step {
                 At(ms) => now = began + ms * MS,
-                Refused(times) => (0..times).for_each(|_| line.refused(now, BOUNDS, began)),
-                Admitted(times) => (0..times).for_each(|_| line.admitted(now, Duration::ZERO)),
-                Joined(wait) => line.admitted(now, wait * MS),
+                Refused(times) => (0..times).for_each(|_| line.refused(now, BOUNDS)),
+                Admitted(times) => (0..times).for_each(|_| line.admitted(now, Duration::ZERO, BOUNDS)),
+                Joined(wait) => line.admitted(now, wait * MS, BOUNDS),
                 Idle => line.idle(now, BOUNDS),
                 Waited(wait, behind) => line.waited(wait * MS, behind * MS, BOUNDS),
                 Gone(taken, gone, after) => {
                     (0..gone).for_each(|_| line.looked_at(Some(after * MS)));
                     (gone..taken).for_each(|_| line.looked_at(None));
                 }
-                Tick => line.tick(now, BOUNDS, began),
+                Tick => line.tick(now, BOUNDS),
             }
         }
         line
@@ -428,7 +444,7 @@ mod tests {
                 "one that grows fast is an overload",
                 after(
                     probing(),
-                    &[At(2505), Joined(15), At(2510), Joined(20), At(2515), Joined(25), At(2520), Joined(30)],
+                    &[At(2505), Joined(30), At(2510), Joined(50), At(2515), Joined(60), At(2520), Joined(71)],
                 ),
                 (10, true, false, true),
             ),
@@ -465,7 +481,7 @@ mod tests {
         begin.into_iter().chain((1..=times).flat_map(tick)).collect()
     }
 
-    /// A probe has just begun: 100 times the 20 ms that it takes to see a line grow fast later.
+    /// A probe has just begun: two seconds later.
     fn probing() -> Vec<Step> {
         let later = [At(2500), Refused(1), Tick];
         shrunk(12).into_iter().chain(later).collect()

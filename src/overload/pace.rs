@@ -74,6 +74,8 @@ const TURNS: u32 = 128;
 /// now.
 const PAUSE_NS: u64 = 1_000_000_000;
 const TURNS_BEFORE: u32 = 8;
+/// A turn takes so many times the mean at most.
+const STANDSTILL: f64 = 16.0;
 
 impl Headway {
     pub(crate) fn new() -> Self {
@@ -91,13 +93,16 @@ impl Headway {
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
         let last_ns = self.last_ns.load(Relaxed);
         if last_ns > 0 {
-            let paused = now_ns.saturating_sub(self.latest_ns.load(Relaxed)) > PAUSE_NS;
-            let before = self.turns.load(Relaxed).min(if paused { TURNS_BEFORE } else { TURNS - 1 });
+            let before = self.turns.load(Relaxed).min(TURNS - 1);
             let mean = self.mean_ns.load(Relaxed) as f64;
             let took = now_ns.saturating_sub(last_ns) as f64;
+            // One standstill says nothing of what comes after it.
+            let took = if before < TURNS_BEFORE { took } else { took.min(mean * STANDSTILL) };
             self.mean_ns.store((mean + (took - mean) / f64::from(before + 1)) as u64, Relaxed);
             self.turns.store(before + 1, Relaxed);
             self.latest_ns.store(now_ns, Relaxed);
+        } else if more && now_ns.saturating_sub(self.latest_ns.load(Relaxed)) > PAUSE_NS {
+            self.turns.fetch_min(TURNS_BEFORE, Relaxed);
         }
         if last_ns > 0 || more {
             self.last_ns.store(if more { now_ns } else { 0 }, Relaxed);
@@ -114,6 +119,12 @@ impl Headway {
     /// None before it was measured.
     pub(crate) fn mean(&self) -> Option<Duration> {
         Some(Duration::from_nanos(self.mean_ns.load(Relaxed))).filter(|mean| !mean.is_zero())
+    }
+
+    /// Whether there was a line of late, at this time since whatever beginning.
+    pub(crate) fn is_fresh(&self, now: Duration) -> bool {
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        now_ns.saturating_sub(self.latest_ns.load(Relaxed)) <= PAUSE_NS
     }
 }
 
@@ -155,8 +166,17 @@ mod tests {
         (1..=1000).for_each(|n| headway.turn(n * 10 * MS, true));
         headway.turn(10_001 * MS, false);
         assert!(headway.mean() > Some(9 * MS));
+        assert!(headway.is_fresh(11_000 * MS) && !headway.is_fresh(11_002 * MS));
         headway.turn(20_000 * MS, true);
         (1..=24).for_each(|n| headway.turn((20_000 + n) * MS, true));
         assert!(headway.mean() < Some(4 * MS), "{:?}", headway.mean());
+    }
+
+    #[test]
+    fn a_standstill_is_not_taken_for_the_pace() {
+        let headway = Headway::new();
+        (1..=1000).for_each(|n| headway.turn(n * 5 * MS, true));
+        headway.turn(8000 * MS, true);
+        assert!(headway.mean() < Some(6 * MS), "{:?}", headway.mean());
     }
 }

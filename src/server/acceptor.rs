@@ -102,8 +102,10 @@ pub(super) struct Acceptor<H: Handler> {
     /// Whose turn it is.
     first_listener: usize,
     next_sweep_allowed: Instant,
-    /// None before the drain.
+    /// None before the drain, like the next.
     spread: Option<Spread>,
+    /// When idle connections are to be closed.
+    farewell: Option<Instant>,
 }
 
 /// What the acceptor waits for: newcomers or not, and until when at most.
@@ -141,6 +143,7 @@ impl<H: Handler> Acceptor<H> {
             first_listener: 0,
             next_sweep_allowed: now,
             spread: None,
+            farewell: None,
         }
     }
 
@@ -238,7 +241,7 @@ impl<H: Handler> Acceptor<H> {
         let gate = &self.pool.gate;
         let queued = self.queue.len();
         let longest = match room {
-            Room::Queue if !gate.fits(queued + self.listeners[index].waiting()) => Duration::ZERO,
+            Room::Queue if !gate.fits(now, queued + self.listeners[index].waiting()) => Duration::ZERO,
             Room::Queue => BURST,
             Room::Connection => gate.tolerance(),
         };
@@ -264,7 +267,7 @@ impl<H: Handler> Acceptor<H> {
     fn lacking(&mut self, now: Instant) -> Option<Room> {
         let service = &self.pool.service;
         let queued = self.queue.len();
-        if queued >= service.config.queue || !self.pool.gate.fits(queued) {
+        if queued >= service.config.queue || !self.pool.gate.fits(now, queued) {
             return Some(Room::Queue);
         }
         let at_limit = service.control.open.load(SeqCst) >= service.config.max_connections;
@@ -280,9 +283,12 @@ impl<H: Handler> Acceptor<H> {
         let control = &pool.service.control;
         if control.open.load(SeqCst) >= pool.service.config.max_connections {
             match self.eviction.evict(&pool.reactor, newcomer.accepted) {
-                Some(idle) => {
+                Some(mut idle) => {
                     if idle.phase != Phase::Linger {
                         control.counters.evicted.count();
+                    }
+                    if idle.second.is_some() {
+                        idle.reset_on_close();
                     }
                     pool.service.retire(idle);
                 }

@@ -79,8 +79,9 @@ pub(super) struct Settings {
     pub(super) patience: Duration,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: Option<usize>,
-    /// Descriptors that each connection takes.
+    /// Descriptors that each connection takes, and those that the handler takes for itself.
     pub(super) descriptors: usize,
+    pub(super) handlers_descriptors: usize,
     pub(super) first_byte_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) io_timeout: Duration,
@@ -99,6 +100,7 @@ impl Default for Settings {
             refusal_budget: 0.015,
             max_connections: None,
             descriptors: 1,
+            handlers_descriptors: 0,
             first_byte_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(10),
@@ -121,6 +123,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const RESERVED_DESCRIPTORS: usize = 64;
 
 impl Settings {
+    /// Connections that the limit of open files leaves room for.
+    pub(super) fn room(&self) -> usize {
+        let limit = descriptor_limit();
+        let reserved = RESERVED_DESCRIPTORS.min(limit / 2) + self.handlers_descriptors;
+        limit.saturating_sub(reserved) / self.descriptors
+    }
+
     /// Checks every setting once and fills in the defaults.
     pub(super) fn validate(&self) -> Result<Config> {
         let workers = self.workers.unwrap_or_else(default_workers);
@@ -129,7 +138,7 @@ impl Settings {
         within("queue", queue, QUEUE)?;
         within("backlog", self.backlog, BACKLOG)?;
         let max_connections =
-            self.max_connections.unwrap_or_else(|| default_max_connections(self.descriptors));
+            self.max_connections.unwrap_or_else(|| self.room().clamp(1, *MAX_CONNECTIONS.end()));
         within("max_connections", max_connections, MAX_CONNECTIONS)?;
         if !(0.0..=1.0).contains(&self.refusal_budget) {
             return Err(Error::setting(
@@ -179,18 +188,8 @@ fn default_workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(*WORKERS.end())
 }
 
-/// What the descriptor limit of this process leaves room for.
-fn default_max_connections(descriptors: usize) -> usize {
-    ((descriptor_limit() - reserved_descriptors()) / descriptors).clamp(1, *MAX_CONNECTIONS.end())
-}
-
-/// Descriptors in use beside the connections, as far as the server itself can know.
-pub(super) fn reserved_descriptors() -> usize {
-    RESERVED_DESCRIPTORS.min(descriptor_limit() / 2)
-}
-
 /// The soft limit of open files; a large number where there is none.
-pub(super) fn descriptor_limit() -> usize {
+pub(crate) fn descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }

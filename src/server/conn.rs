@@ -68,6 +68,8 @@ pub(crate) struct Second {
     pub(crate) wire: Option<Wire>,
     /// How long it may take until it is ready for the first time; none once it was.
     pub(crate) awaited: Option<Duration>,
+    /// An answer is on its way, though nothing moves.
+    pub(super) busy: bool,
     pub(super) registered: bool,
     pub(super) wants_output: bool,
     /// It was attached since the connection was last settled.
@@ -77,7 +79,14 @@ pub(crate) struct Second {
 impl Second {
     pub(super) fn new(socket: Option<OwnedFd>, awaited: Duration) -> Self {
         let wire = socket.map(Wire::new);
-        Self { wire, awaited: Some(awaited), registered: false, wants_output: false, fresh: true }
+        Self {
+            wire,
+            awaited: Some(awaited),
+            busy: false,
+            registered: false,
+            wants_output: false,
+            fresh: true,
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -95,7 +104,7 @@ impl<S> Conn<S> {
     /// Whether nothing is under way, so that closing cuts nothing off.
     pub(super) fn may_end(&self, now: Instant) -> bool {
         match self.phase {
-            Phase::Idle => !self.again,
+            Phase::Idle => !self.again && !self.second.as_ref().is_some_and(|second| second.busy),
             Phase::FirstByte | Phase::Linger => now >= self.since + GRACE,
             Phase::Request | Phase::Reply => false,
         }
@@ -165,13 +174,26 @@ impl<S> Conn<S> {
         self.wire.consumed = false;
     }
 
+    /// Has it end with a reset on all sides, so that what breaks off is not taken for whole.
+    pub(super) fn reset_on_close(&mut self) {
+        self.wire.reset_on_close(true);
+        if let Some(wire) = self.second_wire() {
+            wire.reset_on_close(true);
+        }
+    }
+
     fn second_wire(&mut self) -> Option<&mut Wire> {
         self.second.as_mut().and_then(|second| second.wire.as_mut())
     }
 
+    /// Whether it waits for its turn.
+    pub(super) fn awaits_turn(&self) -> bool {
+        self.second.as_ref().is_some_and(|second| second.wire.is_none())
+    }
+
     /// Whether it has waited for its turn for too long.
     pub(super) fn has_waited_in_vain(&self) -> bool {
-        self.expired && self.second.as_ref().is_some_and(|second| second.wire.is_none())
+        self.expired && self.awaits_turn()
     }
 
     pub(super) fn start_lingering(&mut self, now: Instant) {

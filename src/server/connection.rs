@@ -145,6 +145,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Leave for this worker to wait for what the client sends; none while as many wait as may.
+    /// Those who wait for it come first.
     pub(crate) fn hold(&self) -> Option<Hold> {
         self.control.holds.take()
     }
@@ -160,6 +161,22 @@ impl<'a> Connection<'a> {
         self.config.patience
     }
 
+    /// Counts an answer with this status.
+    pub(crate) fn count_answer(&self, status: u16) {
+        let counters = &self.control.counters;
+        match status {
+            ..300 => counters.answers_2xx.count(),
+            300..400 => counters.answers_3xx.count(),
+            400..500 => counters.answers_4xx.count(),
+            500.. => counters.answers_5xx.count(),
+        }
+    }
+
+    /// Counts a request that was refused as it came.
+    pub(crate) fn count_malformed(&self) {
+        self.control.counters.malformed.count();
+    }
+
     /// Counts the connection as refused because it waited too long.
     pub(crate) fn count_shed(&self) {
         self.control.counters.shed.count();
@@ -169,6 +186,14 @@ impl<'a> Connection<'a> {
     /// to find it by.
     pub(crate) fn waker(&mut self) -> Option<Waker> {
         self.host.waker(self.sides.key, &self.sides.wire.socket)
+    }
+
+    /// Says whether an answer is on its way over what is attached: then it is not idle, although
+    /// nothing moves.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if let Some(second) = self.sides.second {
+            second.busy = busy;
+        }
     }
 
     /// The client's side.
@@ -223,7 +248,10 @@ impl<'a> Connection<'a> {
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {
         let deadline = self.deadline();
-        if wait_until(&self.sides.wire.socket, what, Some(deadline))? {
+        let began = Instant::now();
+        let ready = wait_until(&self.sides.wire.socket, what, Some(deadline));
+        self.input.waited(began.elapsed());
+        if ready? {
             return Ok(());
         }
         self.sides.wire.timed_out = true;

@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -30,6 +30,9 @@ pub(super) struct Control {
     pub(super) bell: Bell,
     pub(super) holds: Arc<Holds>,
     stage: AtomicU8,
+    closes_idle: AtomicBool,
+    /// A thread of ours has died.
+    dead: OnceLock<&'static str>,
     accepting: AtomicBool,
     room_wanted: AtomicU8,
     /// All workers have been busy, and the acceptor sees to it that nobody waits for them too long.
@@ -65,9 +68,11 @@ impl Control {
             bell: Bell::new()?,
             holds: Holds::new(holds),
             stage: AtomicU8::new(SERVING),
+            closes_idle: AtomicBool::new(false),
+            dead: OnceLock::new(),
             accepting: AtomicBool::new(true),
             room_wanted: AtomicU8::new(0),
-            watched: AtomicBool::new(false),
+            watched: AtomicBool::new(true),
             epoch: Instant::now(),
             next_sweep_ms: AtomicU64::new(u64::MAX),
         })
@@ -79,8 +84,27 @@ impl Control {
         self.bell.ring();
     }
 
+    /// Says that a thread of ours has died, without which the server is of no use.
+    pub(super) fn died(&self, what: &'static str) {
+        let _ = self.dead.set(what);
+        self.drain();
+    }
+
+    pub(super) fn dead(&self) -> Option<&'static str> {
+        self.dead.get().copied()
+    }
+
     pub(super) fn draining(&self) -> bool {
         self.stage.load(SeqCst) >= DRAINING
+    }
+
+    /// Has idle connections closed from now on.
+    pub(super) fn close_idle(&self) {
+        self.closes_idle.store(true, SeqCst);
+    }
+
+    pub(super) fn closes_idle(&self) -> bool {
+        self.closes_idle.load(SeqCst)
     }
 
     /// The drain timeout has passed: nothing more is served.

@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::net::{Shutdown, shutdown};
@@ -55,6 +55,8 @@ pub(super) struct Ran {
     pub(super) outcome: Outcome,
     /// Requests that were answered.
     pub(super) answered: u32,
+    /// For how long the handler waited for the client.
+    pub(super) waited: Duration,
 }
 
 /// Connections that may linger at once; beyond it they are closed right away.
@@ -69,7 +71,7 @@ impl<H: Handler> Service<H> {
         let expired = mem::take(&mut conn.expired);
         let mut answered = 0;
         if conn.phase == Phase::Linger {
-            return Ran { outcome: self.linger(conn, input), answered };
+            return Ran { outcome: self.linger(conn, input), answered, waited: Duration::ZERO };
         }
         input.load(mem::take(&mut conn.input));
         let outcome = match self.serve(conn, input, expired, host, &mut answered) {
@@ -79,7 +81,7 @@ impl<H: Handler> Service<H> {
         if outcome != Outcome::Close {
             conn.input = if conn.phase == Phase::Linger { Vec::new() } else { input.save() };
         }
-        Ran { outcome, answered }
+        Ran { outcome, answered, waited: input.take_waited() }
     }
 
     fn serve(
@@ -143,7 +145,7 @@ impl<H: Handler> Service<H> {
                 return Ok(Outcome::Close);
             }
             if conn.second.is_some() && next != Next::Close {
-                return Ok(Outcome::Park);
+                return Ok(if next == Next::Again { Outcome::Yield } else { Outcome::Park });
             }
             conn.closing = next == Next::Close;
             if !conn.wire.is_flushed() {
@@ -178,6 +180,8 @@ impl<H: Handler> Service<H> {
     ) -> Result<Outcome, End> {
         conn.again = false;
         loop {
+            // Who has waited too long for its turn is refused, and has not timed out.
+            let waited = conn.awaits_turn();
             let Some(state) = &mut conn.state else { return Ok(Outcome::Close) };
             let call = |connection: &mut Connection<'_>| match expired {
                 true => self.handler.expired(connection, state),
@@ -185,8 +189,11 @@ impl<H: Handler> Service<H> {
             };
             let sides = Sides { wire: &mut conn.wire, second: &mut conn.second, key: &mut conn.key };
             let next = self.call(sides, input, host, call)?;
-            if expired && next == Next::Close {
+            if expired && next == Next::Close && !waited {
                 self.count_timeout(conn.phase);
+                if conn.second.is_some() {
+                    conn.reset_on_close();
+                }
             }
             if mem::take(&mut expired) {
                 conn.since = Instant::now();
@@ -230,7 +237,7 @@ impl<H: Handler> Service<H> {
         }
         let fresh = !conn.wire.heard && Instant::now() < conn.since + GRACE;
         let idle = input.unread().is_empty() && !fresh;
-        if conn.wire.ended || (idle && self.control.draining()) {
+        if conn.wire.ended || (idle && self.control.closes_idle()) {
             return Ok(Outcome::Close);
         }
         Ok(Outcome::Park)
@@ -252,7 +259,11 @@ impl<H: Handler> Service<H> {
             }
         }
         // What was relayed so far is no reply.
-        if !conn.wire.wrote || conn.closing || conn.second.is_some() {
+        if conn.second.is_some() {
+            conn.reset_on_close();
+            return Outcome::Close;
+        }
+        if !conn.wire.wrote || conn.closing {
             return Outcome::Close;
         }
         conn.closing = true;
@@ -291,9 +302,8 @@ impl<H: Handler> Service<H> {
         match conn.phase {
             Phase::Linger | Phase::Reply => {
                 self.count_timeout(conn.phase);
-                if conn.second.is_some() {
-                    // What breaks off is not to be taken for whole.
-                    conn.wire.reset_on_close(true);
+                if conn.phase == Phase::Reply {
+                    conn.reset_on_close();
                 }
                 false
             }

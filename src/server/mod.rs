@@ -37,15 +37,16 @@ use self::{
     threads::Threads,
     worker::Pool,
 };
+pub(crate) use self::{
+    config::descriptor_limit,
+    holds::{Hold, HoldWaiter},
+    runqueue::Waker,
+    wire::{Input, Wire},
+};
 pub use self::{
     config::{Model, OnFull},
     connection::Connection,
     handler::{Handler, Next, Refusal},
-};
-pub(crate) use self::{
-    holds::{Hold, HoldWaiter},
-    runqueue::Waker,
-    wire::{Input, Wire},
 };
 use crate::{
     error::{Error, Result},
@@ -176,9 +177,11 @@ impl Builder {
         self.settings.patience
     }
 
-    /// Says how many descriptors each connection takes, for the default of `max_connections`.
-    pub(crate) fn descriptors_per_connection(mut self, descriptors: usize) -> Self {
-        self.settings.descriptors = descriptors;
+    /// Says how many descriptors each connection takes, and how many the handler takes for itself: what
+    /// is left decides on the default of `max_connections`.
+    pub(crate) fn descriptors(mut self, per_connection: usize, handlers: usize) -> Self {
+        self.settings.descriptors = per_connection;
+        self.settings.handlers_descriptors = handlers;
         self
     }
 
@@ -224,7 +227,7 @@ impl Builder {
         let config = self.settings.validate()?;
         let listeners = listen(self.sources, config.backlog)?;
         let addrs: Vec<_> = listeners.iter().map(Listener::addr).collect();
-        log_settings(&config, &listeners);
+        log_settings(&config, &listeners, self.settings.room());
         let holds = if config.model == Model::Pool { config.workers / 2 } else { usize::MAX };
         let control = Control::new(holds).map_err(|errno| Error::start("the server", errno))?;
         let control = Arc::new(control);
@@ -261,7 +264,7 @@ fn listen(sources: Vec<Source>, backlog: u32) -> Result<Vec<Listener>> {
     sources.into_iter().map(listen_on).collect()
 }
 
-fn log_settings(config: &Config, listeners: &[Listener]) {
+fn log_settings(config: &Config, listeners: &[Listener], room: usize) {
     tracing::info!(?config, "settings in force");
     for listener in listeners {
         let backlog = listener.backlog_in_force();
@@ -270,7 +273,6 @@ fn log_settings(config: &Config, listeners: &[Listener]) {
             tracing::warn!(asked = config.backlog, backlog, "the backlog is limited by net.core.somaxconn");
         }
     }
-    let room = config::descriptor_limit() - config::reserved_descriptors();
     if config.model == Model::Pool && config.max_connections > room {
         tracing::warn!(
             max_connections = config.max_connections,
@@ -365,18 +367,29 @@ impl Handle {
         self.control.drain();
     }
 
+    /// Says that a thread has died without which the server is of no use.
+    pub(crate) fn on_death(&self, what: &'static str) -> impl FnOnce() + Send + 'static {
+        let control = Arc::clone(&self.control);
+        move || control.died(what)
+    }
+
     /// Waits for the server to end, which it does after [`shutdown`](Self::shutdown).
     ///
     /// # Errors
     ///
     /// Connections were still open at the drain timeout. They were shut down; a handler that is
-    /// stuck in its own code keeps its thread, which ends when it returns. Or: a listener failed,
-    /// so that the server shut down by itself.
+    /// stuck in its own code keeps its thread, which ends when it returns. Or: a listener failed, or
+    /// one of the server's own threads died, so that the server shut down by itself.
     pub fn join(&self) -> Result<()> {
         let mut end = self.end.lock();
         if let Some(acceptor) = end.acceptor.take() {
-            // It runs no code of the handler's outside of a catch: a panic would be our own.
-            end.ending = acceptor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            end.ending = acceptor.join().unwrap_or_else(|_| {
+                self.control.died("the acceptor");
+                Ending::Drained
+            });
+        }
+        if let Some(dead) = self.control.dead() {
+            return Err(Error::thread_died(dead));
         }
         match end.ending {
             Ending::Drained => Ok(()),

@@ -112,8 +112,10 @@ impl Flags {
 pub(super) struct Event {
     pub(super) key: Key,
     pub(super) flags: Flags,
-    /// It came after this.
+    /// It came after this,
     pub(super) after: Instant,
+    /// and before this.
+    pub(super) seen: Instant,
 }
 
 /// Whether `visit` takes a connection out of its slot.
@@ -247,7 +249,7 @@ impl<S> Reactor<S> {
                     let first = Flags { first: flags, ..Flags::NONE };
                     let second = Flags { second: flags, ..Flags::NONE };
                     let flags = if data & SECOND == 0 { first } else { second };
-                    Some(Event { key: Key::from_u64(data & !SECOND), flags, after })
+                    Some(Event { key: Key::from_u64(data & !SECOND), flags, after, seen: *now })
                 }
             }
         });
@@ -257,7 +259,7 @@ impl<S> Reactor<S> {
             let mut ready = self.ready.lock();
             ready.extend(others);
             let woken = Flags { woken: true, ..Flags::NONE };
-            self.queue.take_all(|key| ready.push_back(Event { key, flags: woken, after: *now }));
+            self.queue.take_all(|key| ready.push_back(Event { key, flags: woken, after: *now, seen: *now }));
             first = first.or_else(|| ready.pop_front());
             self.ready_count.store(ready.len(), SeqCst);
         }
@@ -295,16 +297,18 @@ impl<S> Reactor<S> {
     }
 
     /// Takes what events there are, so that those connections can be looked at that no worker comes
-    /// to, and gives them, oldest first. They stay where workers find them.
+    /// to, and gives the oldest of them. They stay where workers find them.
     pub(super) fn gather(&self) -> Vec<Event> {
-        let before = self.ready_count.load(SeqCst);
-        while self.ready_count.load(SeqCst) < before + GATHERED {
+        while self.ready_count.load(SeqCst) < GATHERED {
+            let before = self.ready_count.load(SeqCst);
             let Some(event) = self.next_event(Some(&AT_ONCE), &mut Instant::now(), &mut false) else { break };
             let mut ready = self.ready.lock();
-            ready.push_back(event);
+            // It is older than those that came with it, if no worker has taken some meanwhile.
+            let place = before.min(ready.len());
+            ready.insert(place, event);
             self.ready_count.store(ready.len(), SeqCst);
         }
-        self.ready.lock().iter().copied().collect()
+        self.ready.lock().iter().take(GATHERED).copied().collect()
     }
 
     /// Takes the connection out of its slot if it is parked there, and if that is wanted.

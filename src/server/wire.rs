@@ -19,11 +19,21 @@ const OUTPUT_LIMIT: usize = 256 * 1024;
 pub(crate) struct Input {
     bytes: Vec<u8>,
     consumed: usize,
+    /// How long the worker has waited for more of it, or for room for output.
+    waited: Duration,
 }
 
 impl Input {
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0 }
+        Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0, waited: Duration::ZERO }
+    }
+
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    pub(super) fn take_waited(&mut self) -> Duration {
+        mem::take(&mut self.waited)
     }
 
     pub(crate) fn unread(&self) -> &[u8] {
@@ -178,24 +188,16 @@ impl Wire {
         }
     }
 
-    /// Moves what has come into a pipe, as much as it takes, without a copy (`splice(2)`).
+    /// Moves what has come into a pipe, as much as it takes, without a copy (`splice(2)`). Nothing says
+    /// neither that nothing is there nor that the other side has ended: to know, read.
     pub(crate) fn splice_into(&mut self, pipe: &OwnedFd, most: usize) -> rustix::io::Result<usize> {
         match splice(&self.socket, None, pipe, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
-            Ok(0) => {
-                self.ended = true;
-                self.drained = true;
-                Ok(0)
-            }
             Ok(count) => {
-                self.heard = true;
-                self.moved = true;
+                self.heard |= count > 0;
+                self.moved |= count > 0;
                 Ok(count)
             }
-            Err(Errno::AGAIN) => {
-                self.drained = true;
-                Ok(0)
-            }
-            Err(Errno::INTR) => Ok(0),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             Err(error) => {
                 self.failed = true;
                 Err(error)

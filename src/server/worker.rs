@@ -8,12 +8,13 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::connect_unspec;
 
 use super::{
     conn::{Conn, Phase},
@@ -107,11 +108,11 @@ impl<H: Handler> Pool<H> {
         })
     }
 
-    /// Shuts down the sockets that workers are busy with; how many there were.
-    pub(super) fn shut_down_running(&self) -> usize {
+    /// Resets the connections that workers are busy with; how many there were.
+    pub(super) fn reset_running(&self) -> usize {
         let running = self.running.iter().filter_map(|running| running.socket(&self.reactor));
-        // It fails where the client is gone already.
-        running.filter(|socket| shutdown(socket, Shutdown::Both).is_ok()).count()
+        // To connect it to nothing resets it (connect(2)), and fails where the client is gone already.
+        running.filter(|socket| connect_unspec(socket).is_ok()).count()
     }
 
     /// Tells the client no, with the handler's text, or a reset where there is none, and takes what
@@ -191,14 +192,27 @@ impl<H: Handler> Pool<H> {
 
 /// Takes connections and serves them until the server has nothing left to do.
 pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize) {
+    let _alive = Alive(pool);
     let input = Input::new();
     let mut worker = Worker { pool, index, input, held: None, owed: None, now: Instant::now() };
     while let Some(conn) = worker.next() {
         worker.attend(conn);
     }
-    // Each wakes the next, since an edge wakes but one.
-    pool.reactor.queue.ring();
-    pool.service.control.ended_thread();
+}
+
+/// A worker's thread, however it ends.
+struct Alive<'a, H: Handler>(&'a Pool<H>);
+
+impl<H: Handler> Drop for Alive<'_, H> {
+    fn drop(&mut self) {
+        let control = &self.0.service.control;
+        if thread::panicking() {
+            control.died("a worker");
+        }
+        // Each wakes the next, since an edge wakes but one.
+        self.0.reactor.queue.ring();
+        control.ended_thread();
+    }
 }
 
 struct Worker<'a, H: Handler> {
@@ -317,7 +331,7 @@ impl<H: Handler> Worker<'_, H> {
             if left > 0 || pool.reactor.has_ready() {
                 pool.reactor.queue.announce_rest();
             }
-            if pool.service.control.wants(Room::Queue) && pool.gate.has_room(left) {
+            if pool.service.control.wants(Room::Queue) && pool.gate.has_room(Instant::now(), left) {
                 pool.service.control.room_made(Room::Queue);
             }
             self.now = Instant::now();
@@ -379,7 +393,8 @@ impl<H: Handler> Worker<'_, H> {
             let mut host = WorkersHost { pool, held: &mut self.held };
             let ran = pool.service.run(&mut conn, &mut self.input, &mut host);
             let began = mem::replace(&mut self.now, Instant::now());
-            let took = self.now - began;
+            // Waiting for what a client sends is no service.
+            let took = (self.now - began).saturating_sub(ran.waited);
             if ran.answered > 0 {
                 pool.gate.answered(took / ran.answered);
             }
@@ -430,7 +445,7 @@ impl<H: Handler> Worker<'_, H> {
         let stay = |conn: &Conn<_>| {
             let may_end = || conn.phase != Phase::Linger && conn.may_end(Instant::now());
             // Relays are closed by the acceptor, spread over the time.
-            wake || conn.second.is_some() || !control.draining() || !may_end()
+            wake || conn.second.is_some() || !control.closes_idle() || !may_end()
         };
         self.pool.park(conn, wake, stay)
     }

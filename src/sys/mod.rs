@@ -2,5 +2,7 @@
 //! no server.
 
 pub(crate) mod clock;
+pub(crate) mod connect;
+pub(crate) mod names;
 pub(crate) mod tcp_info;
 pub(crate) mod wait;

@@ -340,8 +340,13 @@ fn an_upstream_that_swallows_connections_holds_no_worker_and_is_given_up() {
     for client in &clients {
         assert_eq!(ask(client, "who"), "other");
     }
+    // What counts is for how long it fails, not how many try.
+    await_that("it is down", || {
+        assert_eq!(ask(&connect(addr(&balancer)), "who"), "other");
+        !balancer.snapshot().upstreams[0].up
+    });
     let status = &balancer.snapshot().upstreams[0];
-    assert_eq!((status.up, status.connecting, status.open), (false, 0, 0));
+    assert_eq!((status.connecting, status.open), (0, 0));
     assert!(status.failed >= 3, "{status:?}");
 }
 
@@ -352,9 +357,11 @@ fn while_all_are_down_connections_are_refused_or_tried() {
         Config { check_interval: Duration::from_millis(200), fall: 1, ..config(&[upstream.local_addr()]) };
     // It does not say what is expected of it.
     let down = Config { check_send: b"who\n".to_vec(), check_expect: Some(b"other".to_vec()), ..down };
-    let refusing = start(down.clone());
+    let refusing = start_on(builder().patience(BRIEF), down.clone());
     await_that("it is down", || !refusing.snapshot().upstreams[0].up);
     assert!(refused_with(addr(&refusing)).is_err());
+    let snapshot = refusing.snapshot();
+    assert_eq!((snapshot.refused_no_upstream, snapshot.overloads_begun), (1, 0));
     let trying = start(Config { all_down: AllDown::Try, ..down });
     await_that("it is down", || !trying.snapshot().upstreams[0].up);
     assert_eq!(ask(&connect(addr(&trying)), "who"), "only");

@@ -21,6 +21,10 @@ use super::{
 /// shut down.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
+/// For how long idle connections are kept when the server begins to end, or a tenth of the drain timeout:
+/// requests may be on their way, and are answered with the word that they are the last.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How the ends of idle relays are spread over the drain, so that their clients do not all come
 /// back at the same moment.
 #[derive(Debug)]
@@ -68,8 +72,9 @@ impl<H: Handler> Acceptor<H> {
         let control = &pool.service.control;
         let spread = Spread::new(&pool.reactor, pool.service.config.drain_timeout);
         let deadline = spread.began + pool.service.config.drain_timeout;
+        let farewell = spread.began + (pool.service.config.drain_timeout / 10).min(FAREWELL);
         self.spread = Some(spread);
-        self.close_idle();
+        self.farewell = Some(farewell);
         self.empty_backlogs(deadline);
         drop(mem::take(&mut self.listeners));
         control.accepting_ended();
@@ -88,9 +93,14 @@ impl<H: Handler> Acceptor<H> {
     /// Waits for the bell, for a while at most, and then closes what has become idle or expired.
     fn wait_draining(&mut self, deadline: Instant) {
         let sweep = self.sweep_when_due();
-        let until = sweep.into_iter().fold(deadline.min(Instant::now() + GRACE), Instant::min);
+        let now = Instant::now();
+        let farewell = self.farewell.filter(|&at| at > now);
+        let until = sweep.into_iter().chain(farewell).fold(deadline.min(now + GRACE), Instant::min);
         self.wait(Pause { listen: false, until: Some(until) });
-        self.close_idle();
+        if self.farewell.is_none_or(|at| Instant::now() >= at) {
+            self.pool.service.control.close_idle();
+            self.close_idle();
+        }
     }
 
     fn close_idle(&mut self) {
@@ -144,12 +154,17 @@ impl<H: Handler> Acceptor<H> {
         let pool = Arc::clone(&self.pool);
         let control = &pool.service.control;
         control.cut();
-        let mut cut = pool.shut_down_running();
+        let mut cut = pool.reset_running();
         let mut parked = Vec::new();
         pool.reactor.visit_parked(|_, _| Visit::Take, |conn| parked.push(conn));
         // One that lingers has its reply.
         cut += parked.iter().filter(|conn| conn.phase != Phase::Linger).count();
-        parked.into_iter().for_each(|conn| pool.service.retire(conn));
+        for mut conn in parked {
+            if conn.phase != Phase::Linger {
+                conn.reset_on_close();
+            }
+            pool.service.retire(conn);
+        }
         for newcomer in pool.queue.try_iter() {
             drop(newcomer);
             control.ended_connection();

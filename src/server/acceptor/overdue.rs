@@ -81,20 +81,21 @@ impl<H: Handler> Acceptor<H> {
         for event in pool.reactor.gather() {
             let may_be_overdue = now >= pool.reactor.after(&event) + too_late;
             let mut info = None;
+            let mut wait = Duration::ZERO;
             let is_overdue = |conn: &Conn<H::State>| {
                 if may_be_overdue && conn.asks() && conn.wire.has_unread_input() {
                     info = TcpInfo::of(&conn.wire.socket);
+                    // One that goes on sending has waited since its first.
+                    wait = info.as_ref().map_or(Duration::ZERO, |info| info.age);
+                    wait = wait.max(now.saturating_duration_since(event.seen));
                 }
-                info.is_some_and(|info| info.age >= too_late) || conn.has_waited_in_vain()
+                wait >= too_late || conn.has_waited_in_vain()
             };
             if let Some(conn) = pool.reactor.take_if(event.key, is_overdue) {
-                let wait = info.map_or(too_late, |info| info.age);
                 self.turn_out(conn, info, wait, now);
             }
         }
-        // What was gathered rings no worker any more.
-        if pool.reactor.has_ready() {
-            pool.reactor.queue.announce();
-        }
+        // What was gathered rings no worker any more, and neither does a bell that was heard meanwhile.
+        pool.reactor.queue.announce();
     }
 }

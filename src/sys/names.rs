@@ -1,0 +1,41 @@
+//! One way from `HOST:PORT` to addresses.
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+};
+
+/// All addresses of `HOST:PORT`, in the order in which they are to be tried. The host is a name or an
+/// address; one of IPv6 stands in brackets and may have a zone, by name or number: `[fe80::1%eth0]:80`
+/// (RFC 4007, section 11).
+pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(addr) = text.parse() {
+        return Ok(vec![addr]);
+    }
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    let addrs = match in_brackets {
+        Some((host, port)) => {
+            let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, "invalid port value");
+            (host, port.parse::<u16>().map_err(wrong)?).to_socket_addrs()?
+        }
+        None => text.to_socket_addrs()?,
+    };
+    Ok(addrs.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_understood_by_name_and_number() {
+        for text in ["[fe80::77%lo]:80", "[fe80::77%1]:80"] {
+            let SocketAddr::V6(addr) = resolve(text).unwrap()[0] else { panic!("{text}") };
+            assert_eq!((addr.ip().to_string().as_str(), addr.scope_id(), addr.port()), ("fe80::77", 1, 80));
+        }
+        assert_eq!(resolve("127.0.0.1:1").unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        for wrong in ["[fe80::77%no-such-zone]:80", "[::1]:99999", "[::1]:", "[::1", "::1:x"] {
+            assert!(resolve(wrong).is_err(), "{wrong}");
+        }
+    }
+}
