@@ -25,6 +25,8 @@ use crate::server::{Connection, Hold};
 /// client's answer is decided whatever the handler answers, and the connection is closed.
 pub struct Body<'a>(RefCell<Incoming<'a>>);
 
+/// Bytes of framing that do not count as a part of the body.
+const FRAMING: u64 = 16 * 1024;
 /// The slowest that a client may be on average (the idea is that of Apache's `RequestReadTimeout`).
 const MIN_BYTES_PER_S: u64 = 16 * 1024;
 
@@ -36,6 +38,8 @@ pub(super) struct Incoming<'a> {
     gathered: Option<Gathered>,
     /// Leave to wait for the rest.
     hold: Option<Hold>,
+    /// The client waits to be told that it may send it.
+    expects_continue: bool,
     /// What its client is to be told, whatever the handler answers.
     failure: Option<StatusCode>,
 }
@@ -44,7 +48,9 @@ pub(super) struct Incoming<'a> {
 #[derive(Debug)]
 pub(super) struct Receipt {
     rest: Rest,
+    /// Bytes of data, and of the framing of chunks.
     received: u64,
+    framing: u64,
     started: Option<Instant>,
 }
 
@@ -55,7 +61,7 @@ impl Receipt {
             Framing::Length(length) => Rest::Length(length),
             Framing::Chunked => Rest::Chunked(Decoder::new()),
         };
-        Self { rest, received: 0, started: None }
+        Self { rest, received: 0, framing: 0, started: None }
     }
 }
 
@@ -69,6 +75,9 @@ pub(super) struct Gathered {
     reserved: usize,
     in_all: Arc<AtomicUsize>,
 }
+
+/// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// That much.
 const GATHERED: usize = 64 * 1024 * 1024;
@@ -178,7 +187,13 @@ impl<'a> Incoming<'a> {
         gathered: Option<Gathered>,
         hold: Option<Hold>,
     ) -> Self {
-        Self { connection, receipt, limits, gathered, hold, failure: None }
+        Self { connection, receipt, limits, gathered, hold, expects_continue: false, failure: None }
+    }
+
+    /// The first time that more of it is needed, the client is told to send it.
+    pub(super) fn expect_continue(mut self, expects: bool) -> Self {
+        self.expects_continue = expects;
+        self
     }
 
     /// Gathers what is there, without waiting.
@@ -276,6 +291,12 @@ impl<'a> Incoming<'a> {
                     return Err(self.fail(StatusCode::BAD_REQUEST));
                 };
                 self.connection.consume(piece.framing);
+                // What is on the wire counts, but for what framing is usual, and so does what is announced.
+                self.receipt.framing += piece.framing as u64;
+                let wire = self.receipt.received + self.receipt.framing.saturating_sub(FRAMING);
+                if wire.saturating_add(decoder.announced()) > self.limits.bytes {
+                    return Err(self.fail(StatusCode::PAYLOAD_TOO_LARGE));
+                }
                 if decoder.is_done() {
                     self.hold = None;
                     return Ok(Some(0));
@@ -283,9 +304,6 @@ impl<'a> Incoming<'a> {
                 piece.data
             }
         };
-        if self.receipt.received + data as u64 > self.limits.bytes {
-            return Err(self.fail(StatusCode::PAYLOAD_TOO_LARGE));
-        }
         Ok(Some(data).filter(|&data| data > 0))
     }
 
@@ -310,13 +328,16 @@ impl<'a> Incoming<'a> {
         let now = Instant::now();
         let started = *self.receipt.started.get_or_insert(now);
         let io_timeout = self.connection.io_timeout();
-        let earned = Duration::from_secs(self.receipt.received / MIN_BYTES_PER_S);
+        let earned = Duration::from_secs((self.receipt.received + self.receipt.framing) / MIN_BYTES_PER_S);
         let in_all = (io_timeout + earned).min(self.limits.time);
         (now + io_timeout).min(started + in_all)
     }
 
     /// Waits for more of the body.
     fn await_more(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.expects_continue) {
+            io::Write::write_all(&mut self.connection, CONTINUE)?;
+        }
         let deadline = self.deadline();
         self.connection.set_deadline(deadline);
         match self.connection.fill_waiting() {

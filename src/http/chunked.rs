@@ -60,6 +60,15 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// What has been announced and not yet taken.
+    pub(super) fn announced(&self) -> u64 {
+        match self.state {
+            State::Size { size, .. } | State::Extension { size } | State::SizeEnd { size } => size,
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// Goes through the framing up to the next data. What it gives as framing is behind it; data
     /// is only when [`took`](Self::took) says so.
     pub(super) fn advance(&mut self, input: &[u8]) -> Result<Piece, Malformed> {

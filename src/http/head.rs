@@ -3,9 +3,11 @@
 //! What two parties could read differently is refused and never guessed at, since that is how
 //! requests are smuggled past a proxy.
 
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+
+use super::target;
 
 /// Header fields that a request may have.
 const FIELDS: usize = 100;
@@ -71,12 +73,12 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
     if method == Method::CONNECT {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
-    if !has_known_form(&method, target, &uri) {
-        return Err(bad(()));
-    }
     let mut meaning = Meaning::default();
     for field in &*request.headers {
         meaning.add(field.name, field.value)?;
+    }
+    if !target::is_valid(&method, target, meaning.host) {
+        return Err(bad(()));
     }
     let http_11 = request.version == Some(1);
     Ok(Some(Head {
@@ -130,18 +132,10 @@ fn other_version(input: &[u8]) -> Result<Option<Head>, StatusCode> {
     }
 }
 
-/// The forms of RFC 9112, section 3.2, but for that of CONNECT.
-fn has_known_form(method: &Method, target: &str, uri: &Uri) -> bool {
-    match *method {
-        Method::OPTIONS if target == "*" => true,
-        _ => target.starts_with('/') || (uri.scheme().is_some() && uri.authority().is_some()),
-    }
-}
-
 /// What the fields say about the connection and the body.
 #[derive(Debug, Default)]
-struct Meaning {
-    has_host: bool,
+struct Meaning<'a> {
+    host: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -159,8 +153,8 @@ enum Codings {
     Unknown,
 }
 
-impl Meaning {
-    fn add(&mut self, name: &str, value: &[u8]) -> Result<(), StatusCode> {
+impl<'a> Meaning<'a> {
+    fn add(&mut self, name: &str, value: &'a [u8]) -> Result<(), StatusCode> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         if is("host") {
             self.add_host(value)?;
@@ -177,11 +171,10 @@ impl Meaning {
         Ok(())
     }
 
-    /// There may be only one, of the characters that RFC 3986, section 3.2.2, allows.
-    fn add_host(&mut self, value: &[u8]) -> Result<(), StatusCode> {
-        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-        let again = mem::replace(&mut self.has_host, true);
-        if !again && value.iter().all(allowed) { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+    /// There may be only one.
+    fn add_host(&mut self, value: &'a [u8]) -> Result<(), StatusCode> {
+        let again = self.host.replace(value).is_some();
+        if !again && target::is_host(value) { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
     }
 
     /// All lengths must agree. One beyond any number is too large, whatever it is.
@@ -213,7 +206,7 @@ impl Meaning {
     /// RFC 9112, sections 3.2 and 6.3.
     fn framing(&self, http_11: bool) -> Result<Framing, StatusCode> {
         match (self.codings, self.length) {
-            _ if http_11 && !self.has_host => Err(StatusCode::BAD_REQUEST),
+            _ if http_11 && self.host.is_none() => Err(StatusCode::BAD_REQUEST),
             (Codings::None, None | Some(0)) => Ok(Framing::Empty),
             (Codings::None, Some(length)) => Ok(Framing::Length(length)),
             // Neither both, nor a coding from a time that knew none.

@@ -38,6 +38,7 @@ mod date;
 mod head;
 mod request;
 mod response;
+mod target;
 
 use std::{
     borrow::Cow,
@@ -53,7 +54,7 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Ve
 
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
-    body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
+    body::{BodyLimits, CONTINUE, Gathered, Gathering, Incoming, Receipt},
     chunked::Decoder,
     head::{Framing, Head},
     response::{How, Sending},
@@ -134,6 +135,8 @@ pub struct Progress {
     whole_at: Option<u16>,
     /// `100 Continue` was sent.
     continued: bool,
+    /// An empty line was passed over.
+    skipped: bool,
     stage: Stage,
 }
 
@@ -213,7 +216,10 @@ where
                 self.begin_body(connection, progress, head, hold)
             }
             Ok(None) => Ok(Next::Park),
-            Err(Unanswerable::Refuse(status)) => refuse(connection, status, false),
+            Err(Unanswerable::Refuse(status)) => {
+                let head_only = asks_for_head(connection.input());
+                refuse(connection, status, head_only)
+            }
             Err(Unanswerable::Failed(error)) => Err(error),
         }
     }
@@ -222,9 +228,11 @@ where
         connection.detach();
         match mem::take(&mut progress.stage) {
             Stage::Held(_) => self.refuse_busy(connection),
-            Stage::Request if connection.input().is_empty() => Ok(Next::Close),
+            // Nothing has come, or nothing that means anything.
+            Stage::Request if empty_lines(connection.input()) == connection.input().len() => Ok(Next::Close),
             Stage::Request | Stage::Body(_) | Stage::Reply(_) => {
-                refuse(connection, StatusCode::REQUEST_TIMEOUT, false)
+                let head_only = asks_for_head(connection.input());
+                refuse(connection, StatusCode::REQUEST_TIMEOUT, head_only)
             }
         }
     }
@@ -267,11 +275,9 @@ where
         connection: &mut Connection<'_>,
         progress: &mut Progress,
     ) -> Result<Option<Whole>, Unanswerable> {
-        if skip_empty_lines(connection) {
-            progress.seen = 0;
-        }
+        progress.skip_empty_lines(connection);
         let input = connection.input();
-        if input.is_empty() || !(progress.may_be_whole(input) || connection.ended()) {
+        if empty_lines(input) == input.len() || !(progress.may_be_whole(input) || connection.ended()) {
             progress.seen = short(input.len());
             return Ok(None);
         }
@@ -298,9 +304,11 @@ where
                 let whole_at = head.length.saturating_add(length).min(Connection::INPUT_LIMIT);
                 (body.len() >= length, Some(short(whole_at)))
             }
-            Framing::Chunked => (is_whole(body).map_err(Unanswerable::Refuse)?, None),
+            Framing::Chunked => (is_whole(body, self.body_limits.bytes).map_err(Unanswerable::Refuse)?, None),
         };
-        if whole || !open {
+        // Whether a body is to be sent at all is for the handler to say, which needs a worker.
+        let asks_first = head.expects_continue && connection.may_hold();
+        if whole || !open || asks_first {
             return Ok(Some(Whole { head, body: whole }));
         }
         progress.whole_at = whole_at;
@@ -366,7 +374,7 @@ where
                 connection.await_turn(deadline.saturating_duration_since(Instant::now()));
             }
             Err(error) => match failure {
-                Some(status) => return refuse(connection, status, false),
+                Some(status) => return refuse(connection, status, asks_for_head(&text)),
                 None => return Err(error),
             },
         }
@@ -401,7 +409,9 @@ where
         let http_11 = head.http_11;
         let head_only = head.method == Method::HEAD;
         let persistent = head.persistent;
-        let incoming = Incoming::new(connection.reborrow(), receipt, self.body_limits, gathered, hold);
+        let asks_first = head.expects_continue && hold.is_some();
+        let incoming = Incoming::new(connection.reborrow(), receipt, self.body_limits, gathered, hold)
+            .expect_continue(asks_first);
         let request = Request::new(head, text, incoming);
         let response = catch_unwind(AssertUnwindSafe(|| (self.function)(&request)));
         let mut body = request.body().incoming();
@@ -447,6 +457,19 @@ fn take_head(connection: &mut Connection<'_>, head: &Head) -> Vec<u8> {
 }
 
 impl Progress {
+    /// Empty lines before a request are passed over (RFC 9112, section 2.2): one at once, which some
+    /// clients send behind a body, and others when the request comes. By themselves they are no reason to
+    /// give a client more time.
+    fn skip_empty_lines(&mut self, connection: &mut Connection<'_>) {
+        let input = connection.input();
+        let length = empty_lines(input);
+        let is_first = length == input.len() && length <= 2 && !mem::replace(&mut self.skipped, true);
+        if length > 0 && (length < input.len() || is_first) {
+            connection.consume(length);
+            self.seen = 0;
+        }
+    }
+
     /// Whether it is worth looking at the input as a whole: requests that come a byte at a time
     /// would else cost the square of their length.
     fn may_be_whole(&self, input: &[u8]) -> bool {
@@ -461,22 +484,29 @@ impl Progress {
     }
 }
 
-/// Those before a request are passed over (RFC 9112, section 2.2). Whether there were any.
-fn skip_empty_lines(connection: &mut Connection<'_>) -> bool {
-    let input = connection.input();
+/// How much of the input is empty lines at its beginning.
+fn empty_lines(input: &[u8]) -> usize {
     let mut length = 0;
     while let Some(end) = [&b"\r\n"[..], b"\n"].into_iter().find(|end| input[length..].starts_with(end)) {
         length += end.len();
     }
-    connection.consume(length);
-    length > 0
+    length
+}
+
+/// Whether the request at the beginning of the input, which may be none that is known, is for a head: its
+/// answer has no content.
+fn asks_for_head(input: &[u8]) -> bool {
+    input[empty_lines(input)..].starts_with(b"HEAD ")
 }
 
 /// Whether a chunked body has come to its end.
-fn is_whole(mut body: &[u8]) -> Result<bool, StatusCode> {
+fn is_whole(mut body: &[u8], limit: u64) -> Result<bool, StatusCode> {
     let mut decoder = Decoder::new();
     while !body.is_empty() && !decoder.is_done() {
         let piece = decoder.advance(body).map_err(|_| StatusCode::BAD_REQUEST)?;
+        if decoder.announced() > limit {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
         decoder.took(piece.data);
         body = &body[piece.framing + piece.data..];
     }
@@ -512,6 +542,3 @@ fn refuse(connection: &mut Connection<'_>, status: StatusCode, head_only: bool) 
     Response::error(status).send(connection, How { http_11: true, head_only, keep: false })?;
     Ok(Next::Close)
 }
-
-/// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -6,7 +6,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE},
 };
 
 use super::date;
@@ -20,6 +20,8 @@ pub struct Response {
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Body,
     close: bool,
+    /// What `Connection` lists beside that.
+    options: Vec<u8>,
 }
 
 enum Body {
@@ -30,7 +32,13 @@ enum Body {
 impl Response {
     /// A response with this body and the status 200.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { status: StatusCode::OK, headers: Vec::new(), body: Body::Sized(body.into()), close: false }
+        Self {
+            status: StatusCode::OK,
+            headers: Vec::new(),
+            body: Body::Sized(body.into()),
+            close: false,
+            options: Vec::new(),
+        }
     }
 
     /// The same, as `text/plain` in UTF-8.
@@ -54,16 +62,39 @@ impl Response {
         self
     }
 
-    /// Adds a header field. Of those that are the server's to send, `Connection: close` closes, and
-    /// the others are left out.
+    /// Adds a header field. Of those that are the server's to send, the options in `Connection` are kept,
+    /// of which `close` closes, and the others are left out. With `Upgrade` goes `Connection: upgrade`
+    /// (RFC 9110, section 7.8).
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         match name {
-            CONNECTION => self.close |= value.as_bytes().eq_ignore_ascii_case(b"close"),
+            CONNECTION => {
+                value.as_bytes().split(|&byte| byte == b',').for_each(|option| self.add_option(option))
+            }
             DATE | CONTENT_LENGTH | TRANSFER_ENCODING => {}
-            _ => self.headers.push((name, value)),
+            _ => {
+                if name == UPGRADE {
+                    self.add_option(b"upgrade");
+                }
+                self.headers.push((name, value));
+            }
         }
         self
+    }
+
+    /// Each once; whether the connection is kept is the server's to say.
+    fn add_option(&mut self, option: &[u8]) {
+        let option = option.trim_ascii();
+        let is = |known: &[u8]| option.eq_ignore_ascii_case(known);
+        let mut listed = self.options.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        if is(b"close") {
+            self.close = true;
+        } else if !(is(b"") || is(b"keep-alive") || listed.any(is)) {
+            if !self.options.is_empty() {
+                self.options.extend_from_slice(b", ");
+            }
+            self.options.extend_from_slice(option);
+        }
     }
 
     /// The status with its name as the text, for errors.
@@ -78,8 +109,7 @@ impl Response {
 
     /// Writes the head, and the body where that is small, and gives what is still to be sent.
     pub(super) fn send(self, connection: &mut Connection<'_>, how: How) -> io::Result<Option<Sending>> {
-        let bodiless =
-            how.head_only || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = how.head_only || self.is_bodiless() || self.status == StatusCode::NOT_MODIFIED;
         let small = match &self.body {
             Body::Sized(bytes) if !bodiless && bytes.len() <= SMALL => &bytes[..],
             _ => &[],
@@ -129,8 +159,9 @@ impl Response {
             out.extend_from_slice(b"\r\n");
         }
         match &self.body {
-            // RFC 9110, section 8.6.
+            // RFC 9110, sections 8.6 and 15.3.6.
             _ if self.status == StatusCode::NO_CONTENT => {}
+            _ if self.status == StatusCode::RESET_CONTENT => out.extend_from_slice(b"Content-Length: 0\r\n"),
             Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => {}
             Body::Sized(bytes) => {
                 out.extend_from_slice(b"Content-Length: ");
@@ -140,17 +171,31 @@ impl Response {
             Body::Streamed(_) if how.http_11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Body::Streamed(_) => {}
         }
-        match (how.keep, how.http_11) {
-            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            (true, true) => {}
+        let persistence: &[u8] = match (how.keep, how.http_11) {
+            (false, _) => b"close",
+            (true, false) => b"keep-alive",
+            (true, true) => b"",
+        };
+        if !(persistence.is_empty() && self.options.is_empty()) {
+            out.extend_from_slice(b"Connection: ");
+            out.extend_from_slice(persistence);
+            if !(persistence.is_empty() || self.options.is_empty()) {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(&self.options);
+            out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
     }
 
+    /// Whether its status says that it has no content.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
+    }
+
     /// Whether its end is told by closing the connection alone.
     pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
-        !http_11 && matches!(self.body, Body::Streamed(_))
+        !http_11 && matches!(self.body, Body::Streamed(_)) && !self.is_bodiless()
     }
 }
 
