@@ -29,7 +29,10 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::{
     error::{Error, Result},
-    sys::wait::{Bell, poll_until},
+    sys::{
+        names,
+        wait::{Bell, poll_until},
+    },
 };
 
 /// How to dial, and what counts as a success.
@@ -187,6 +190,16 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// All addresses of `HOST:PORT`, in the order in which they are tried. An IPv6 address stands in brackets
+/// and may have a zone, by name or number: `[fe80::1%eth0]:80`.
+///
+/// # Errors
+///
+/// It has another form, or the name has no address.
+pub fn resolve(target: &str) -> std::io::Result<Vec<SocketAddr>> {
+    names::resolve(target)
 }
 
 /// Ends a dial from another thread; clones end the same one.

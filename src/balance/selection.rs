@@ -1,9 +1,11 @@
 //! Which upstream gets the next connection: policy alone, on plain numbers.
 
+use std::cmp::Ordering;
+
 /// How connections are spread over the upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// The one with the fewest connections for its weight; in turn where several have.
+    /// The one with the fewest connections for its weight; in turn, by weight, where several have.
     LeastConnections,
     /// In turn, as often as the weights say, and evenly (nginx's smooth weighted round-robin).
     RoundRobin,
@@ -18,40 +20,46 @@ pub(super) struct Candidate {
     pub(super) eligible: bool,
 }
 
+impl Candidate {
+    /// Which of two has fewer connections for its weight.
+    fn load_beside(&self, other: &Self) -> Ordering {
+        let load = |one: &Self, other: &Self| one.open as u64 * u64::from(other.weight);
+        load(self, other).cmp(&load(other, self))
+    }
+}
+
 /// Remembers whose turn it is.
 #[derive(Debug)]
 pub(super) struct Selection {
     policy: Policy,
     /// What each has in credit (smooth round-robin).
     credits: Vec<i64>,
-    next: usize,
 }
 
 impl Selection {
     pub(super) fn new(policy: Policy, upstreams: usize) -> Self {
-        Self { policy, credits: vec![0; upstreams], next: 0 }
+        Self { policy, credits: vec![0; upstreams] }
     }
 
     /// The next one of those that are eligible, if any is.
     pub(super) fn choose(&mut self, candidates: &[Candidate]) -> Option<usize> {
-        let chosen = match self.policy {
+        match self.policy {
             Policy::LeastConnections => self.least(candidates),
             Policy::RoundRobin => self.in_turn(candidates),
-        }?;
-        self.next = (chosen + 1) % candidates.len();
-        Some(chosen)
+        }
     }
 
-    fn least(&self, candidates: &[Candidate]) -> Option<usize> {
-        let count = candidates.len();
-        let in_turn = (0..count).map(|step| (self.next + step) % count);
-        let eligible = in_turn.filter(|&index| candidates[index].eligible);
-        // The first of several that are equal: open connections after this one, for each weight.
-        eligible.min_by(|&a, &b| {
-            let load = |index: usize| candidates[index].open as u64 + 1;
-            let weight = |index: usize| u64::from(candidates[index].weight);
-            (load(a) * weight(b)).cmp(&(load(b) * weight(a)))
-        })
+    /// Those with the fewest connections for their weight, in turn by weight: where all are idle, as many
+    /// come to each as its weight says.
+    fn least(&mut self, candidates: &[Candidate]) -> Option<usize> {
+        let eligible = candidates.iter().filter(|candidate| candidate.eligible);
+        let lighter = |a: &&Candidate, b: &&Candidate| a.load_beside(b);
+        let least = *eligible.min_by(lighter)?;
+        let tied = |candidate: &Candidate| Candidate {
+            eligible: candidate.eligible && candidate.load_beside(&least).is_eq(),
+            ..*candidate
+        };
+        self.in_turn(&candidates.iter().map(tied).collect::<Vec<_>>())
     }
 
     fn in_turn(&mut self, candidates: &[Candidate]) -> Option<usize> {
@@ -112,6 +120,16 @@ mod tests {
         candidates[0].open = 2;
         let turns: Vec<_> = (0..4).map(|_| selection.choose(&candidates).unwrap()).collect();
         assert_eq!(turns, [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn idle_upstreams_take_turns_by_weight() {
+        // Each connection has ended before the next comes.
+        let mut selection = Selection::new(Policy::LeastConnections, 3);
+        let candidates = candidates(&[250, 100, 50]);
+        let mut counts = [0; 3];
+        (0..400).for_each(|_| counts[selection.choose(&candidates).unwrap()] += 1);
+        assert_eq!(counts, [250, 100, 50]);
     }
 
     #[test]

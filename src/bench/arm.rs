@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader},
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use overfall::dial::resolve;
 use parking_lot::Mutex;
 use rustix::{
     process::{Pid, Signal, kill_process_group},
@@ -33,7 +34,7 @@ pub(crate) enum How {
     Model(&'static str),
     /// Another program and where it listens. `{app}` in it stands for `hello`, `echo` or `http`, `{work}`
     /// for the service time such as `1ms`, and `{addr}` for the address.
-    Command { command: String, addr: SocketAddr },
+    Command { command: String, addrs: Vec<SocketAddr> },
 }
 
 /// What a server is to do in a scenario.
@@ -71,9 +72,11 @@ impl Arm {
         else {
             return Err("give NAME=COMMAND@ADDR, such as go=./server@127.0.0.1:9000".into());
         };
-        let resolved = addr.to_socket_addrs().ok().and_then(|mut addrs| addrs.next());
-        let addr = resolved.ok_or_else(|| format!("{addr:?} is no address; give HOST:PORT after the @"))?;
-        Ok(Self { name: name.to_owned(), how: How::Command { command: command.to_owned(), addr } })
+        let addrs = resolve(addr).unwrap_or_default();
+        if addrs.is_empty() {
+            return Err(format!("{addr:?} is no address; give HOST:PORT after the @"));
+        }
+        Ok(Self { name: name.to_owned(), how: How::Command { command: command.to_owned(), addrs } })
     }
 
     /// The command line, for the report too.
@@ -101,9 +104,9 @@ impl Arm {
                     .chain(words.iter().chain(&more).map(ToString::to_string))
                     .collect()
             }
-            How::Command { command, addr } => {
+            How::Command { command, addrs } => {
                 let command = command.replace("{app}", duty.app).replace("{work}", &work);
-                let command = command.replace("{addr}", &addr.to_string());
+                let command = command.replace("{addr}", &addrs[0].to_string());
                 ["sh".into(), "-c".into(), command].into()
             }
         }
@@ -112,8 +115,8 @@ impl Arm {
     /// Starts it and returns when it listens.
     pub(crate) fn start(&self, duty: &Duty, stop: &dyn Fn() -> bool) -> anyhow::Result<Running> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        if let How::Command { addr, .. } = &self.how
-            && TcpStream::connect_timeout(addr, START_PATIENCE).is_ok()
+        if let How::Command { addrs, .. } = &self.how
+            && let Some(addr) = addrs.iter().find(|addr| connects(addr))
         {
             bail!("{addr} is taken by another program");
         }
@@ -134,19 +137,24 @@ impl Arm {
             keep_last_line(err, Arc::clone(&last_error));
         }
         let guard = guard(Pid::from_child(&child)).ok();
-        let mut running = Running { child, guard, addr: SocketAddr::from(([127, 0, 0, 1], 0)), last_error };
-        running.addr = match &self.how {
-            How::Model(_) => announced(out)?,
-            How::Command { addr, .. } => {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut running = Running { child, guard, addr: nowhere, last_error };
+        let addrs = match &self.how {
+            How::Model(_) => vec![announced(out)?],
+            How::Command { addrs, .. } => {
                 if let Some(out) = out {
                     keep_last_line(out, Arc::default());
                 }
-                *addr
+                addrs.clone()
             }
         };
-        running.await_listening(stop)?;
+        running.addr = running.await_listening(&addrs, stop)?;
         Ok(running)
     }
+}
+
+fn connects(addr: &SocketAddr) -> bool {
+    TcpStream::connect_timeout(addr, START_PATIENCE).is_ok()
 }
 
 /// A process that waits for this one to end, and then kills the group.
@@ -198,9 +206,17 @@ impl Running {
         Pid::from_child(&self.child).as_raw_nonzero().get()
     }
 
-    fn await_listening(&mut self, stop: &dyn Fn() -> bool) -> anyhow::Result<()> {
+    /// The first of the addresses at which it listens.
+    fn await_listening(
+        &mut self,
+        addrs: &[SocketAddr],
+        stop: &dyn Fn() -> bool,
+    ) -> anyhow::Result<SocketAddr> {
         let deadline = Instant::now() + START_PATIENCE;
-        while TcpStream::connect_timeout(&self.addr, START_PATIENCE).is_err() {
+        loop {
+            if let Some(addr) = addrs.iter().find(|addr| connects(addr)) {
+                return Ok(*addr);
+            }
             if let Some(end) = self.ended() {
                 bail!("{end}");
             }
@@ -208,11 +224,10 @@ impl Running {
                 bail!("interrupted");
             }
             if Instant::now() >= deadline {
-                bail!("it does not listen on {} within {START_PATIENCE:?}{}", self.addr, self.said());
+                bail!("it does not listen on {} within {START_PATIENCE:?}{}", addrs[0], self.said());
             }
             thread::sleep(INTERVAL);
         }
-        Ok(())
     }
 
     /// Says how it ended, if it has.

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -59,8 +59,15 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let text = error.to_string();
-    let sentence: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    complain(&sentence.join(" "));
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    });
+    let mut sentence = paragraphs.next().unwrap_or_default();
+    // What would be right, as far as it is known.
+    for tip in paragraphs.filter(|tip| tip.starts_with("tip: ") || tip.starts_with("For more")) {
+        sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
+    }
+    complain(&sentence);
     ExitCode::from(USAGE)
 }
 

@@ -1,24 +1,50 @@
 //! What the flags' values mean.
 
-use std::net::ToSocketAddrs;
-
-/// An address to listen on: `HOST:PORT`, and the host may be a name.
+/// An address to listen on: `HOST:PORT`, and the host may be a name, or nothing for all addresses.
 pub(super) fn address(text: &str) -> Result<String, String> {
-    match text.to_socket_addrs() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => {
-            Err(format!("{error}; give HOST:PORT, such as 127.0.0.1:8888 or [::1]:8888 or localhost:8888"))
-        }
+    const SUCH_AS: &str = "such as 127.0.0.1:8888 or [::1]:8888, or :8888 for all addresses";
+    let (host, _) = host_and_port(text, SUCH_AS)?;
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(format!("the host in {text:?} is an IPv6 address; give it in brackets, {SUCH_AS}"));
     }
+    Ok(text.to_owned())
 }
 
 /// A target to dial: `HOST:PORT`. Whether the name has an address is seen when it is dialed.
 pub(super) fn target(text: &str) -> Result<String, String> {
-    let port =
-        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(1..)) if text.parse::<std::net::IpAddr>().is_err() => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} has no port; give HOST:PORT, such as 127.0.0.1:8888 or [::1]:8888")),
+    const SUCH_AS: &str = "such as 127.0.0.1:8888 or [::1]:8888";
+    let (host, port) = host_and_port(text, SUCH_AS)?;
+    if host.is_empty() {
+        return Err(format!("{text:?} has no host; give HOST:PORT, {SUCH_AS}"));
+    }
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(format!(
+            "the host in {text:?} is an IPv6 address; give HOST:PORT with it in brackets, {SUCH_AS}"
+        ));
+    }
+    if port == 0 {
+        return Err(format!("the port in {text:?} is 0; give HOST:PORT with 1 to 65535, {SUCH_AS}"));
+    }
+    Ok(text.to_owned())
+}
+
+fn host_and_port<'a>(text: &'a str, such_as: &str) -> Result<(&'a str, u16), String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.split('/').next().unwrap_or_default();
+        return Err(format!(
+            "{text:?} is a URL; give HOST:PORT without {scheme}:// and path, perhaps {rest}"
+        ));
+    }
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!("{text:?} has no port; give HOST:PORT, {such_as}"));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("{text:?} has no port; give HOST:PORT, {such_as}"));
+    };
+    match port.parse() {
+        // Digits alone: no sign.
+        Ok(number) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok((host, number)),
+        _ => Err(format!("{port:?} in {text:?} is no port; give HOST:PORT with 1 to 65535, {such_as}")),
     }
 }
 
@@ -83,18 +109,43 @@ mod tests {
         for right in ["127.0.0.1:1", "[::1]:8888", "no-such-name:80"] {
             assert_eq!(target(right).unwrap(), right);
         }
-        for wrong in ["127.0.0.1", "8888", ":80", "host:", "host:0", "host:99999", "::1", ""] {
+        for wrong in [
+            "127.0.0.1",
+            "8888",
+            ":80",
+            "host:",
+            "host:0",
+            "host:99999",
+            "host:+1",
+            "::1",
+            "::1:80x",
+            "::1:80",
+            "",
+        ] {
             assert!(target(wrong).unwrap_err().contains("HOST:PORT"), "{wrong}");
         }
     }
 
     #[test]
+    fn what_is_wrong_with_a_target_is_said() {
+        for (wrong, said) in [
+            ("http://localhost:80", "is a URL; give HOST:PORT without http://"),
+            ("https://[::1]:443/a/b", "perhaps [::1]:443"),
+            ("localhost:notaport", "\"notaport\" in \"localhost:notaport\" is no port"),
+            ("localhost", "has no port"),
+        ] {
+            let sentence = target(wrong).unwrap_err();
+            assert!(sentence.contains(said), "{sentence}");
+        }
+    }
+
+    #[test]
     fn addresses_have_a_host_and_a_port() {
-        for right in ["127.0.0.1:0", "[::1]:8888", "localhost:80"] {
+        for right in ["127.0.0.1:0", "[::1]:8888", "localhost:80", ":8888", "[fe80::1%lo]:80"] {
             assert_eq!(address(right).unwrap(), right);
         }
-        for wrong in ["127.0.0.1", "8888", "127.0.0.1:99999", "::1:", ""] {
-            assert!(address(wrong).unwrap_err().contains("HOST:PORT"), "{wrong}");
+        for wrong in ["127.0.0.1", "8888", "127.0.0.1:99999", "::1:", "::1:80", "a:b", ""] {
+            assert!(address(wrong).unwrap_err().contains("such as"), "{wrong}");
         }
     }
 }

@@ -19,7 +19,7 @@ mod worker;
 
 use std::{
     fmt, io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::Ordering::SeqCst},
     thread::{self, JoinHandle},
     time::Duration,
@@ -51,6 +51,7 @@ pub use self::{
 use crate::{
     error::{Error, Result},
     metrics::{Gauges, Metrics},
+    sys::names,
 };
 
 /// A TCP server that runs a [`Handler`] on a fixed pool of threads.
@@ -100,11 +101,13 @@ enum Source {
 }
 
 impl Builder {
-    /// Listens on this address; several calls listen on several. Port 0 lets the system choose.
-    /// A name with several addresses listens on the first that can be had.
-    pub fn bind(mut self, addr: impl ToSocketAddrs + fmt::Display) -> Self {
-        let addrs = addr.to_socket_addrs().map(Iterator::collect);
-        self.sources.push(Source::Addrs { name: addr.to_string(), addrs });
+    /// Listens on this address, `HOST:PORT`, or `:PORT` for all addresses of this machine; several calls
+    /// listen on several. Port 0 lets the system choose. A name with several addresses listens on the
+    /// first that can be had. IPv6 addresses stand in brackets and may have a zone.
+    pub fn bind(mut self, addr: impl fmt::Display) -> Self {
+        let name = addr.to_string();
+        let addrs = names::resolve_to_listen(&name);
+        self.sources.push(Source::Addrs { name, addrs });
         self
     }
 

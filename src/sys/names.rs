@@ -23,6 +23,20 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(addrs.collect())
 }
 
+/// Addresses to listen on, of which the first that can be had is meant: those of `HOST:PORT`, and for
+/// `:PORT` all of this machine.
+pub(crate) fn resolve_to_listen(text: &str) -> io::Result<Vec<SocketAddr>> {
+    match text.strip_prefix(':') {
+        // IPv6 takes IPv4 along, where there is any.
+        Some(port) => {
+            let all = ["[::]", "0.0.0.0"].map(|host| resolve(&format!("{host}:{port}")));
+            let all: Vec<_> = all.into_iter().collect::<io::Result<_>>()?;
+            Ok(all.concat())
+        }
+        None => resolve(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +48,8 @@ mod tests {
             assert_eq!((addr.ip().to_string().as_str(), addr.scope_id(), addr.port()), ("fe80::77", 1, 80));
         }
         assert_eq!(resolve("127.0.0.1:1").unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        let all = resolve_to_listen(":80").unwrap();
+        assert_eq!(all, ["[::]:80", "0.0.0.0:80"].map(|addr| addr.parse().unwrap()));
         for wrong in ["[fe80::77%no-such-zone]:80", "[::1]:99999", "[::1]:", "[::1", "::1:x"] {
             assert!(resolve(wrong).is_err(), "{wrong}");
         }
