@@ -60,6 +60,9 @@ pub(super) struct Conn<S> {
 /// time.
 pub(super) const GRACE: Duration = Duration::from_millis(50);
 
+/// With something attached, a connection is not idle before nothing has moved for this long.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// What a handler has attached to a connection: the other side of a relay, or something that it
 /// waits for.
 #[derive(Debug)]
@@ -104,7 +107,11 @@ impl<S> Conn<S> {
     /// Whether nothing is under way, so that closing cuts nothing off.
     pub(super) fn may_end(&self, now: Instant) -> bool {
         match self.phase {
-            Phase::Idle => !self.again && !self.second.as_ref().is_some_and(|second| second.busy),
+            Phase::Idle => match &self.second {
+                None => !self.again,
+                // What it means that nothing moves can only be guessed.
+                Some(second) => !second.busy && now >= self.since + QUIET,
+            },
             Phase::FirstByte | Phase::Linger => now >= self.since + GRACE,
             Phase::Request | Phase::Reply => false,
         }

@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod dial;
 mod drain;
+mod field;
 mod full;
 mod http;
 mod limits;
