@@ -230,3 +230,99 @@ fn lists(value: &[u8], element: &str) -> bool {
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that requests are made of, right ones and wrong ones.
+    const PIECES: &[&str] = &[
+        "GET",
+        "HEAD",
+        "POST",
+        "OPTIONS",
+        "CONNECT",
+        "b\u{e9}",
+        " ",
+        "  ",
+        "\t",
+        "/",
+        "*",
+        "/a?b",
+        "/%41",
+        "/%",
+        "http://a/",
+        "http://a:80",
+        "//",
+        "#",
+        "\\",
+        " HTTP/1.1",
+        " HTTP/1.0",
+        " HTTP/2.0",
+        "\r\n",
+        "\n",
+        "\r",
+        "\0",
+        "Host: a",
+        "Host: a:80",
+        "Host:",
+        "Host: [::1]",
+        "Host: b",
+        "Content-Length: 2",
+        "Content-Length: 18446744073709551616",
+        "Content-Length: 2, 2",
+        "Content-Length: -1",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Connection: close, x",
+        "Connection: keep-alive",
+        "Expect: 100-continue",
+        "X-Y: z",
+        ": ",
+        "X",
+        "\u{7f}",
+        "hi",
+        "\r\n\r\n",
+    ];
+
+    /// Whatever comes, it is taken in one way, however it is cut; and what is taken names one host and one
+    /// length. `OVERFALL_FUZZ` says how many requests to make.
+    #[test]
+    fn whatever_comes_is_read_in_one_way() {
+        let count = std::env::var("OVERFALL_FUZZ").ok().and_then(|count| count.parse().ok());
+        let mut random = fastrand::Rng::with_seed(8888);
+        for _ in 0..count.unwrap_or(20_000) {
+            let mut text = Vec::new();
+            if random.bool() {
+                text.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n");
+            }
+            for _ in 0..random.usize(..16) {
+                text.extend_from_slice(PIECES[random.usize(..PIECES.len())].as_bytes());
+                if random.u8(..4) == 0 {
+                    text.extend_from_slice(b"\r\n");
+                }
+            }
+            if random.u8(..8) == 0 && !text.is_empty() {
+                let at = random.usize(..text.len());
+                text[at] = random.u8(..);
+            }
+            let whole = parse(&text);
+            let part = parse(&text[..random.usize(..=text.len())]);
+            match (&part, &whole) {
+                (Ok(Some(part)), Ok(Some(whole))) => assert_eq!(part.length, whole.length),
+                (Ok(Some(_)), _) => panic!("a head became none: {:?}", text.escape_ascii().to_string()),
+                (Err(_), Ok(Some(_))) => {
+                    panic!("a bad head became good: {:?}", text.escape_ascii().to_string())
+                }
+                _ => {}
+            }
+            if let Ok(Some(head)) = whole {
+                let seen = fields(&text[..head.length]);
+                let all = |name: &str| seen.get_all(name).iter().count();
+                let framed = all("content-length").min(1) + all("transfer-encoding").min(1);
+                let described = usize::from(head.framing != Framing::Empty);
+                assert!(all("host") <= 1 && framed <= 1 && described <= framed);
+            }
+        }
+    }
+}

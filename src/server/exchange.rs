@@ -251,6 +251,10 @@ impl<H: Handler> Service<H> {
             End::Panicked => counters.panics.count(),
             End::Failed(_) if conn.wire.timed_out => {
                 counters.timed_out_io.count();
+                if conn.wire.wrote || !conn.wire.is_flushed() || conn.second.is_some() {
+                    // What breaks off is not to be taken for whole.
+                    conn.reset_on_close();
+                }
                 return Outcome::Close;
             }
             End::Failed(error) => {

@@ -366,3 +366,51 @@ fn ports_that_run_out_are_no_fault_of_the_upstream() {
     }
     assert_eq!(text.trim(), "done");
 }
+
+/// `OVERFALL_FUZZ_RELAYS` says how many relays to cut.
+#[test]
+fn relays_that_are_cut_anywhere_leave_nothing_behind() {
+    let count = std::env::var("OVERFALL_FUZZ_RELAYS").ok().and_then(|count| count.parse().ok());
+    let rounds = count.unwrap_or(400) / 4;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let place = listener.local_addr().expect("an address");
+    // It answers some, and ends at some point, in peace or not.
+    thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(1);
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let (size, resets, reads) = (random.usize(..60_000), random.bool(), random.bool());
+            stream.set_read_timeout(Some(BRIEF)).expect("a timeout");
+            let mut buffer = vec![0; 20_000];
+            if reads {
+                let _ = stream.read(&mut buffer);
+            }
+            let _ = stream.write(&buffer[..size.min(buffer.len())]);
+            if resets {
+                let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+            }
+        }
+    });
+    let balancer = balance_on(builder().workers(2), &[place]);
+    let to = addr(&balancer);
+    all_at_once(4, move |seed| {
+        let mut random = fastrand::Rng::with_seed(seed as u64 + 10);
+        for _ in 0..rounds {
+            let mut client = connect(to);
+            client.set_read_timeout(Some(BRIEF)).expect("a timeout");
+            let _ = client.write(&vec![7; random.usize(..40_000)]);
+            match random.u8(..4) {
+                0 => drop(client.shutdown(Shutdown::Write)),
+                1 => drop(rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))),
+                2 => drop(client.read(&mut vec![0; random.usize(1..30_000)])),
+                _ => drop(send(&client, b"!", SendFlags::OOB)),
+            }
+        }
+    });
+    await_that("all places are given back", || {
+        let snapshot = balancer.snapshot();
+        (snapshot.upstreams[0].open, snapshot.upstreams[0].connecting, snapshot.waiting) == (0, 0, 0)
+    });
+    await_that("nothing is left", || balancer.handle().metrics().connections_open == 0);
+    assert_eq!(balancer.handle().metrics().panics, 0);
+}
