@@ -1,13 +1,16 @@
 //! One way to make a connection without waiting for it. It knows addresses, not names or upstreams.
 
 use std::{
+    fs,
     net::SocketAddr,
+    ops::RangeInclusive,
     os::fd::{AsFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use rustix::{
     io::{self, Errno},
-    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
+    net::{self, AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt},
 };
 
 /// Begins to make a connection: the socket is writable once that is decided.
@@ -28,11 +31,25 @@ pub(crate) fn begin(addr: &SocketAddr) -> io::Result<OwnedFd> {
 /// the system chose for this side is the one that is connected to (RFC 9293, simultaneous open).
 pub(crate) fn is_made(socket: &impl AsFd) -> io::Result<bool> {
     match net::getpeername(socket) {
-        Ok(peer) if peer == Some(net::getsockname(socket)?) => Err(Errno::CONNREFUSED),
+        Ok(peer) if may_be_joined_to_itself(&peer) && peer == Some(net::getsockname(socket)?) => {
+            Err(Errno::CONNREFUSED)
+        }
         Ok(_) => Ok(true),
         Err(Errno::NOTCONN) => sockopt::socket_error(socket)?.map(|()| false),
         Err(errno) => Err(errno),
     }
+}
+
+/// Only a port that the system may choose for this side can be both.
+fn may_be_joined_to_itself(peer: &Option<SocketAddrAny>) -> bool {
+    static CHOSEN: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+        ports.next().unwrap_or(0)..=ports.next().unwrap_or(u16::MAX)
+    });
+    let peer = peer.clone().and_then(|peer| SocketAddr::try_from(peer).ok());
+    peer.is_none_or(|peer| chosen.contains(&peer.port()))
 }
 
 /// Whether an error says that this side has run out of descriptors, memory or ports, and nothing of
