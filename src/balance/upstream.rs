@@ -114,7 +114,7 @@ struct Counts {
 /// Failed connects within this time count as one: what matters is how long, not how many try.
 const MOMENT: Duration = Duration::from_millis(100);
 /// One that has gone down is checked as often as this,
-pub(super) const OFTEN: Duration = Duration::from_millis(100);
+pub(super) const OFTEN: Duration = Duration::from_millis(50);
 /// for so long.
 const RECENTLY: Duration = Duration::from_secs(10);
 /// Between two reports that this side is short of something.
