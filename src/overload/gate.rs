@@ -212,7 +212,9 @@ impl Gate {
 
     /// Says that the first in line is served now, and whether somebody is left.
     pub(crate) fn turn(&self, now: Instant, more: bool) {
-        self.headway.turn(now.saturating_duration_since(self.began), more);
+        if more || self.headway.is_measuring() {
+            self.headway.turn(now.saturating_duration_since(self.began), more);
+        }
     }
 
     /// Says that nobody is in line.

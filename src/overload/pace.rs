@@ -109,6 +109,11 @@ impl Headway {
         }
     }
 
+    /// Whether there is a line.
+    pub(crate) fn is_measuring(&self) -> bool {
+        self.last_ns.load(Relaxed) > 0
+    }
+
     /// Says that nobody is in line.
     pub(crate) fn pause(&self) {
         if self.last_ns.load(Relaxed) > 0 {
