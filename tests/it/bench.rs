@@ -104,11 +104,10 @@ fn every_scenario_is_measured_and_written() {
     let page = fs::read_to_string(html.path()).unwrap();
     // No address of another host in it: the only one is the name of SVG's namespace.
     assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
-    assert!(page.contains("Goodput against offered load"));
     // On a machine that is too busy to offer the load there is no result to draw.
     let measured = |cell: &serde_json::Value| cell["scenario"] != "overload" || cell["verdict"] == "ok";
     if cells.iter().all(measured) {
-        assert!(page.contains("<polyline"));
+        assert!(page.contains("<polyline") && page.contains("Goodput against offered load"));
     }
     assert!(fs::read_to_string(svg.path()).unwrap().starts_with("<svg"));
 }
