@@ -21,11 +21,24 @@ impl FromStr for UpstreamConfig {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
         let weight = weight.parse().ok().filter(|weight| WEIGHTS.contains(weight));
-        match weight {
-            Some(weight) if name.contains(':') => Ok(Self { name: name.to_owned(), weight }),
-            Some(_) => Err("give HOST:PORT, or HOST:PORT=WEIGHT".into()),
-            None => Err("the weight after the = may be 1 to 1000".into()),
+        let Some(weight) = weight else { return Err("the weight after the = may be 1 to 1000".into()) };
+        let right = "give HOST:PORT, or HOST:PORT=WEIGHT";
+        if name.contains("://") {
+            return Err(format!("{name:?} is a URL; {right}, without scheme and path"));
         }
+        let Some((host, port)) = name.rsplit_once(':') else {
+            return Err(format!("{name:?} has no port; {right}"));
+        };
+        let in_brackets = host.starts_with('[') && host.ends_with(']');
+        if host.is_empty() || (host.contains([':', '[', ']']) && !in_brackets) {
+            return Err(format!(
+                "{host:?} in {name:?} is no host; {right}, with an IPv6 address in brackets"
+            ));
+        }
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) || !port.parse().is_ok_and(|port: u16| port > 0) {
+            return Err(format!("{port:?} in {name:?} is no port; {right}, with a port of 1 to 65535"));
+        }
+        Ok(Self { name: name.to_owned(), weight })
     }
 }
 

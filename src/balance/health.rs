@@ -47,22 +47,21 @@ const PARTS: usize = 4;
 /// Checks until it is told to end.
 pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     let pause = config.check_interval / PARTS as u32;
-    let how = |timeout: Duration| dial::Config {
-        timeout: timeout.max(Duration::from_millis(1)),
+    let how = dial::Config {
+        // So that one that does not answer keeps no other from being checked.
+        timeout: pause.max(Duration::from_millis(1)),
         connect_only: config.check_expect.is_none() && config.check_send.is_empty(),
         send: config.check_send.clone(),
         expect: config.check_expect.clone(),
         ..dial::Config::default()
     };
-    // So that one that does not answer keeps no other from being checked.
-    let (usual, soon) = (how(pause), how(pause.min(OFTEN)));
     let mut parts = (0..PARTS).cycle();
     let mut next = Instant::now();
     while !stop.stopped.load(SeqCst) {
         let now = Instant::now();
         if now >= next {
             let part = parts.next().unwrap_or_default();
-            check(upstreams, (part..upstreams.all.len()).step_by(PARTS).collect(), &usual, stop);
+            check(upstreams, (part..upstreams.all.len()).step_by(PARTS).collect(), &how, stop);
             next = (next + pause).max(Instant::now());
         }
         upstreams.report();
@@ -74,7 +73,7 @@ pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
         let _ = poll_until(&mut fds, Some(until));
         upstreams.gone_down.silence();
         if !down.is_empty() && !stop.stopped.load(SeqCst) {
-            check(upstreams, down, &soon, stop);
+            check(upstreams, down, &how, stop);
         }
     }
 }

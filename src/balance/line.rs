@@ -25,6 +25,11 @@ impl Tried {
         self.0.push((index, now));
     }
 
+    /// Whether it was anywhere, however long ago.
+    pub(super) fn is_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub(super) fn contains(&self, index: usize, now: Instant) -> bool {
         self.0.iter().any(|&(other, at)| other == index && now < at + FORGOTTEN)
     }

@@ -88,7 +88,10 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
 
 /// Whether a listener would get what is sent to this address.
 fn is_own(addr: SocketAddr, listeners: &[SocketAddr]) -> bool {
-    let here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok();
+    // With its zone, where it has one.
+    let mut place = addr;
+    place.set_port(0);
+    let here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind(place).is_ok();
     let ip = addr.ip().to_canonical();
     listeners.iter().any(|own| {
         let own_ip = own.ip().to_canonical();

@@ -98,7 +98,7 @@ impl Handler for Relays {
                     }
                     Err(errno) => self.go_on(connection, relay.came, lease, tried, attempt, errno)?,
                 },
-                Stage::Relaying { lease, tried, mut up, mut down } => {
+                Stage::Relaying { mut lease, tried, mut up, mut down } => {
                     let before = (up.bytes, down.bytes);
                     let moved = relay_both(connection, &mut up, &mut down, &self.pipes);
                     lease.upstream().moved(up.bytes - before.0, down.bytes - before.1);
@@ -108,7 +108,7 @@ impl Handler for Relays {
                         (false, false) => {}
                     }
                     if moves_on(connection, &up, &down) {
-                        if let Some(stage) = self.move_on(connection, relay.came, &lease, &tried)? {
+                        if let Some(stage) = self.move_on(connection, relay.came, &mut lease, &tried)? {
                             relay.stage = stage;
                             continue;
                         }
@@ -225,16 +225,20 @@ impl Relays {
         &self,
         connection: &mut Connection<'_>,
         came: Instant,
-        lease: Lease,
+        mut lease: Lease,
         mut tried: Tried,
         attempt: usize,
         errno: Errno,
     ) -> io::Result<Stage> {
+        let has_next = attempt + 1 < lease.upstream().addrs();
+        if errno == Errno::ADDRNOTAVAIL && has_next {
+            return self.connect_to(connection, came, lease, tried, attempt + 1);
+        }
         if connect::is_own_lack(errno) {
             // It says nothing of the upstream, and may be over soon.
             self.pipes.give_up_spare();
             lease.lacked(errno);
-        } else if errno != Errno::CONNRESET && attempt + 1 < lease.upstream().addrs() {
+        } else if errno != Errno::CONNRESET && has_next {
             return self.connect_to(connection, came, lease, tried, attempt + 1);
         } else {
             tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
@@ -253,7 +257,7 @@ impl Relays {
         &self,
         connection: &mut Connection<'_>,
         came: Instant,
-        lease: &Lease,
+        lease: &mut Lease,
         tried: &Tried,
     ) -> io::Result<Option<Stage>> {
         let mut tried = tried.clone();
@@ -263,7 +267,7 @@ impl Relays {
             lease.was_busy();
             return self.find_place(connection, came, tried).map(Some);
         }
-        match self.upstreams.another(&tried) {
+        match self.upstreams.another(came, &tried) {
             Some(lease) => self.connect(connection, came, lease, tried).map(Some),
             None => Ok(None),
         }

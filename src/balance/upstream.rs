@@ -139,6 +139,8 @@ pub(super) struct Lease {
     since: Instant,
     /// It is not yet connected.
     connecting: bool,
+    /// Nothing came of it, so that it says nothing of how long requests take.
+    in_vain: bool,
 }
 
 impl Lease {
@@ -181,7 +183,8 @@ impl Lease {
     }
 
     /// Says that the upstream was there, but has reset the connection.
-    pub(super) fn was_busy(&self) {
+    pub(super) fn was_busy(&mut self) {
+        self.in_vain = true;
         self.upstreams.shared.lock().counts[self.index].busy += 1;
     }
 
@@ -209,7 +212,7 @@ impl Drop for Lease {
         counts.connecting -= usize::from(self.connecting);
         let took = now - self.since;
         // One that lasts for longer than clients wait is no request, and says nothing of the next.
-        if !self.connecting && took <= self.upstreams.patience {
+        if !(self.connecting || self.in_vain) && took <= self.upstreams.patience {
             gate.answered(took);
         }
         if self.upstreams.config.max_connections_per_upstream.is_some() {
@@ -276,13 +279,20 @@ impl Upstreams {
     ) -> Place {
         let now = Instant::now();
         let mut shared = self.shared.lock();
-        // Whoever of those in line could have it has it already.
-        if let Some(lease) = self.choose(&mut shared, tried, now) {
+        let is_late = now >= came + self.gate.too_late();
+        // Whoever of those in line could have it has it already. One that was elsewhere in vain for so
+        // long is not sent from one to another for ever.
+        if !(is_late && tried.is_any())
+            && let Some(lease) = self.choose(&mut shared, tried, now)
+        {
             return Place::At(lease);
         }
         let waiting = shared.line.len();
-        let is_late = now >= came + self.gate.too_late();
-        let may_wait = !is_late && self.gate.fits(now, waiting);
+        if is_late || !self.may_come(&shared) && !self.gate.fits(now, waiting) {
+            shared.refused_no_upstream += 1;
+            return Place::Nowhere;
+        }
+        let may_wait = self.gate.fits(now, waiting);
         let Some(waker) = may_wait.then(waker).flatten() else {
             // Nobody is left where it is: it has been accepted.
             let _ = self.gate.turn_away(now);
@@ -295,9 +305,14 @@ impl Upstreams {
         Place::InLine(shared.line.join(came, tried.clone(), waker))
     }
 
-    /// A place that is free at once, for a connection that was at those upstreams.
-    pub(super) fn another(self: &Arc<Self>, tried: &Tried) -> Option<Lease> {
-        self.choose(&mut self.shared.lock(), tried, Instant::now())
+    /// A place that is free at once, for a connection that came at this time and was at those upstreams,
+    /// if it is not too late for it.
+    pub(super) fn another(self: &Arc<Self>, came: Instant, tried: &Tried) -> Option<Lease> {
+        let now = Instant::now();
+        if now >= came + self.gate.too_late() {
+            return None;
+        }
+        self.choose(&mut self.shared.lock(), tried, now)
     }
 
     /// Takes a waiter out of the line, whose client has gone or not.
@@ -354,7 +369,7 @@ impl Upstreams {
         let index = shared.selection.choose(&candidates)?;
         shared.counts[index].open += 1;
         shared.counts[index].connecting += 1;
-        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true })
+        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true, in_vain: false })
     }
 
     fn has_place(&self, shared: &Shared, index: usize) -> bool {

@@ -26,7 +26,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{USAGE, complain, print, values};
+use super::{USAGE, complain, is_ignored, print, values};
 
 /// Dial many servers at once, wait for all of them, and say how each fared.
 ///
@@ -159,8 +159,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32>> {
     let cannot = "cannot catch signals";
     let (caught, again) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
-    let ending = [SIGTERM, SIGINT, SIGHUP];
-    for signal in ending {
+    let ending: Vec<_> =
+        [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    for &signal in &ending {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).context(cannot)?;
     }
     let mut signals = Signals::new(ending).context(cannot)?;

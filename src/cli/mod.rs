@@ -93,3 +93,12 @@ fn print(text: impl std::fmt::Display) {
 fn complain(sentence: &str) {
     output::complain(format!("{sentence}\n").as_bytes());
 }
+
+/// Whether we were started with this signal ignored, as `nohup` does with HUP and shells do with INT in the
+/// background: then it stays so, for us and for what we start.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal - 1)) != 0
+}

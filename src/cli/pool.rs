@@ -26,7 +26,7 @@ use signal_hook::{
 };
 use tracing::level_filters::LevelFilter;
 
-use super::{complain, output, print, values};
+use super::{complain, is_ignored, output, print, values};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PoolArgs {
@@ -148,12 +148,14 @@ pub(super) fn run<R: Running>(
     crate::limits::raise();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
-    for signal in DRAINING {
-        // The second one ends it, with the status by which a shell says which signal it was.
+    let signals: Vec<_> = DRAINING.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    for &signal in signals.iter().filter(|&&signal| signal != SIGHUP) {
+        // The second one ends it, with the status by which a shell says which signal it was. (A terminal
+        // that is closed sends HUP twice.)
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&draining))
             .context("cannot catch signals")?;
     }
-    let caught = DRAINING.into_iter().chain([SIGUSR1, SIGUSR2]);
+    let caught = signals.into_iter().chain([SIGUSR1, SIGUSR2]);
     let signals = Signals::new(caught).context("cannot catch signals")?;
     let running = Arc::new(start()?);
     let watched = Arc::clone(&running);

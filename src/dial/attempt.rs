@@ -50,9 +50,13 @@ fn try_addresses(
                 return Dial { socket: &socket, cancel, deadline }.exchange(outcome, config);
             }
             Err(error) => {
-                failure = Failure::from(error);
-                if failure.class == Class::Cancelled {
-                    break;
+                let next = Failure::from(error);
+                if next.class == Class::Cancelled {
+                    return Err(next);
+                }
+                // What one address says of the server counts more than what this side lacks for another.
+                if tried == 0 || next.class != Class::Local {
+                    failure = next;
                 }
             }
         }

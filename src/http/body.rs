@@ -77,7 +77,7 @@ pub(super) struct Gathered {
 }
 
 /// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// That much.
 const GATHERED: usize = 64 * 1024 * 1024;

@@ -54,7 +54,7 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Ve
 
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
-    body::{BodyLimits, CONTINUE, Gathered, Gathering, Incoming, Receipt},
+    body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
     chunked::Decoder,
     head::{Framing, Head},
     response::{How, Sending},
@@ -133,8 +133,6 @@ pub struct Progress {
     seen: u16,
     /// With so many it will be one, where that is known.
     whole_at: Option<u16>,
-    /// `100 Continue` was sent.
-    continued: bool,
     /// An empty line was passed over.
     skipped: bool,
     stage: Stage,
@@ -216,21 +214,24 @@ where
                 self.begin_body(connection, progress, head, hold)
             }
             Ok(None) => Ok(Next::Park),
-            Err(Unanswerable::Refuse(status)) => {
+            Err(status) => {
                 let head_only = asks_for_head(connection.input());
                 refuse(connection, status, head_only)
             }
-            Err(Unanswerable::Failed(error)) => Err(error),
         }
     }
 
     fn expired(&self, connection: &mut Connection<'_>, progress: &mut Progress) -> io::Result<Next> {
         connection.detach();
         match mem::take(&mut progress.stage) {
-            Stage::Held(_) => self.refuse_busy(connection),
+            Stage::Held(_) => {
+                let head_only = asks_for_head(connection.input());
+                self.refuse_busy(connection, head_only)
+            }
+            Stage::Body(body) => refuse(connection, StatusCode::REQUEST_TIMEOUT, asks_for_head(&body.text)),
             // Nothing has come, or nothing that means anything.
             Stage::Request if empty_lines(connection.input()) == connection.input().len() => Ok(Next::Close),
-            Stage::Request | Stage::Body(_) | Stage::Reply(_) => {
+            Stage::Request | Stage::Reply(_) => {
                 let head_only = asks_for_head(connection.input());
                 refuse(connection, StatusCode::REQUEST_TIMEOUT, head_only)
             }
@@ -244,10 +245,12 @@ where
 
 impl<F> Http<F> {
     /// Tells a client whose body has waited too long, or finds no room, what others are told.
-    fn refuse_busy(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
+    fn refuse_busy(&self, connection: &mut Connection<'_>, head_only: bool) -> io::Result<Next> {
         connection.count_shed();
         connection.expect_more();
-        connection.write_all(&self.busy_reply)?;
+        let reply = &self.busy_reply[..];
+        let head = reply.windows(4).position(|end| end == b"\r\n\r\n").map_or(reply.len(), |at| at + 4);
+        connection.write_all(if head_only { &reply[..head] } else { reply })?;
         Ok(Next::Close)
     }
 }
@@ -256,12 +259,6 @@ impl<F> Http<F> {
 struct Whole {
     head: Head,
     body: bool,
-}
-
-/// Why there will be no request for the handler.
-enum Unanswerable {
-    Refuse(StatusCode),
-    Failed(io::Error),
 }
 
 impl<F> Http<F>
@@ -274,7 +271,7 @@ where
         &self,
         connection: &mut Connection<'_>,
         progress: &mut Progress,
-    ) -> Result<Option<Whole>, Unanswerable> {
+    ) -> Result<Option<Whole>, StatusCode> {
         progress.skip_empty_lines(connection);
         let input = connection.input();
         if empty_lines(input) == input.len() || !(progress.may_be_whole(input) || connection.ended()) {
@@ -284,17 +281,17 @@ where
         progress.seen = short(input.len());
         // Whether what is missing can still come, and there is room for it.
         let open = !connection.ended() && input.len() < Connection::INPUT_LIMIT;
-        let Some(head) = head::parse(input).map_err(Unanswerable::Refuse)? else {
+        let Some(head) = head::parse(input)? else {
             return match (open, connection.ended()) {
                 (true, _) => Ok(None),
-                (false, true) => Err(Unanswerable::Refuse(StatusCode::BAD_REQUEST)),
-                (false, false) => Err(Unanswerable::Refuse(head::excess(input))),
+                (false, true) => Err(StatusCode::BAD_REQUEST),
+                (false, false) => Err(head::excess(input)),
             };
         };
         if let Framing::Length(length) = head.framing
             && length > self.body_limits.bytes
         {
-            return Err(Unanswerable::Refuse(StatusCode::PAYLOAD_TOO_LARGE));
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let body = &input[head.length..];
         let (whole, whole_at) = match head.framing {
@@ -304,18 +301,13 @@ where
                 let whole_at = head.length.saturating_add(length).min(Connection::INPUT_LIMIT);
                 (body.len() >= length, Some(short(whole_at)))
             }
-            Framing::Chunked => (is_whole(body, self.body_limits.bytes).map_err(Unanswerable::Refuse)?, None),
+            Framing::Chunked => (is_whole(body, self.body_limits.bytes)?, None),
         };
         // Whether a body is to be sent at all is for the handler to say, which needs a worker.
-        let asks_first = head.expects_continue && connection.may_hold();
-        if whole || !open || asks_first {
+        if whole || !open || head.expects_continue {
             return Ok(Some(Whole { head, body: whole }));
         }
         progress.whole_at = whole_at;
-        if head.expects_continue && !progress.continued {
-            progress.continued = true;
-            connection.write_all(CONTINUE).map_err(Unanswerable::Failed)?;
-        }
         Ok(None)
     }
 
@@ -327,9 +319,10 @@ where
         head: Head,
         hold: Option<Hold>,
     ) -> io::Result<Next> {
-        if !connection.may_hold() && head.framing.length().is_none_or(Gathered::may_hold) {
+        let may_gather = !head.expects_continue && head.framing.length().is_none_or(Gathered::may_hold);
+        if !connection.may_hold() && may_gather {
             let Some(gathered) = Gathered::new(&self.gathered, head.framing.length()) else {
-                return self.refuse_busy(connection);
+                return self.refuse_busy(connection, head.method == Method::HEAD);
             };
             let text = take_head(connection, &head);
             let body = PartialBody { text, receipt: Receipt::new(head.framing), gathered: Some(gathered) };
@@ -339,10 +332,12 @@ where
             return self.answer_here(connection, progress, head, Some(hold));
         }
         if !connection.may_hold() {
-            // It is larger than all that may be gathered: there is no other way.
+            // It is larger than all that may be gathered, or its client asks first: there is no other way.
             return self.answer_here(connection, progress, head, None);
         }
-        let Some(waiter) = connection.await_hold() else { return self.refuse_busy(connection) };
+        let Some(waiter) = connection.await_hold() else {
+            return self.refuse_busy(connection, head.method == Method::HEAD);
+        };
         connection.await_turn(connection.patience());
         progress.stage = Stage::Held(Box::new(Held { waiter }));
         Ok(Next::Park)
@@ -368,7 +363,7 @@ where
                 let request = (head, text, receipt, gathered);
                 return self.answer(connection, progress, request, None);
             }
-            Ok(Gathering::NoRoom) => return self.refuse_busy(connection),
+            Ok(Gathering::NoRoom) => return self.refuse_busy(connection, asks_for_head(&text)),
             Ok(Gathering::Pause) => connection.await_turn(connection.io_timeout()),
             Ok(Gathering::Until(deadline)) => {
                 connection.await_turn(deadline.saturating_duration_since(Instant::now()));
@@ -409,7 +404,7 @@ where
         let http_11 = head.http_11;
         let head_only = head.method == Method::HEAD;
         let persistent = head.persistent;
-        let asks_first = head.expects_continue && hold.is_some();
+        let asks_first = head.expects_continue;
         let incoming = Incoming::new(connection.reborrow(), receipt, self.body_limits, gathered, hold)
             .expect_continue(asks_first);
         let request = Request::new(head, text, incoming);

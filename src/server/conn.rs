@@ -63,6 +63,9 @@ pub(super) const GRACE: Duration = Duration::from_millis(50);
 /// With something attached, a connection is not idle before nothing has moved for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// An answer that has not come for this long may never come: some protocols have none.
+const ABANDONED: Duration = Duration::from_secs(30);
+
 /// What a handler has attached to a connection: the other side of a relay, or something that it
 /// waits for.
 #[derive(Debug)]
@@ -110,7 +113,7 @@ impl<S> Conn<S> {
             Phase::Idle => match &self.second {
                 None => !self.again,
                 // What it means that nothing moves can only be guessed.
-                Some(second) => !second.busy && now >= self.since + QUIET,
+                Some(second) => now >= self.since + if second.busy { ABANDONED } else { QUIET },
             },
             Phase::FirstByte | Phase::Linger => now >= self.since + GRACE,
             Phase::Request | Phase::Reply => false,

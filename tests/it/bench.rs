@@ -58,7 +58,7 @@ fn every_scenario_is_measured_and_written() {
         "--work",
         "2ms",
         "--deadline",
-        "200ms",
+        "5s",
         "--idle",
         "50",
         "--json",

@@ -49,11 +49,20 @@ fn logs_that_nobody_reads_stop_nothing() {
     let (first, second) = (lines_at("127.0.0.1:0"), lines_at("127.0.0.1:0"));
     let targets = [first.local_addr().to_string(), second.local_addr().to_string()];
     for read_by in ["nobody", "gone"] {
-        let mut child = overfall(&["balance", "-vv", "--listen", "127.0.0.1:0", &targets[0], &targets[1]])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it runs");
+        let mut child = overfall(&[
+            "balance",
+            "-vv",
+            "--patience",
+            "30s",
+            "--listen",
+            "127.0.0.1:0",
+            &targets[0],
+            &targets[1],
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let addr = listening(&mut out);
         let err = child.stderr.take().expect("piped");
@@ -79,7 +88,7 @@ fn lines_at(addr: &str) -> overfall::Handle {
 
 #[test]
 fn a_full_standard_output_or_a_full_disk_ends_nothing() {
-    let mut child = overfall(&["serve", "--listen", "127.0.0.1:0"])
+    let mut child = overfall(&["serve", "--patience", "30s", "--listen", "127.0.0.1:0"])
         .stdout(Stdio::piped())
         .stderr(std::fs::File::options().write(true).open("/dev/full").expect("it is there"))
         .spawn()

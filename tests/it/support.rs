@@ -177,7 +177,7 @@ pub(crate) fn all_at_once<T: Send + 'static>(
 
 /// Returns when the condition holds. It is asked again and again, so that no test depends on how
 /// long anything takes.
-pub(crate) fn await_that(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
