@@ -288,15 +288,16 @@ impl Upstreams {
             return Place::At(lease);
         }
         let waiting = shared.line.len();
-        if is_late || !self.may_come(&shared) && !self.gate.fits(now, waiting) {
-            shared.refused_no_upstream += 1;
-            return Place::Nowhere;
-        }
-        let may_wait = self.gate.fits(now, waiting);
+        let may_wait = !is_late && self.gate.fits(now, waiting);
         let Some(waker) = may_wait.then(waker).flatten() else {
-            // Nobody is left where it is: it has been accepted.
-            let _ = self.gate.turn_away(now);
-            shared.refused_line_full += 1;
+            if self.may_come(&shared) {
+                // Nobody is left where it is: it has been accepted.
+                let _ = self.gate.turn_away(now);
+                shared.refused_line_full += 1;
+            } else {
+                // All are down, which is no overload.
+                shared.refused_no_upstream += 1;
+            }
             drop(shared);
             self.report();
             return Place::Nowhere;

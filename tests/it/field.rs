@@ -424,3 +424,53 @@ fn relays_that_are_cut_anywhere_leave_nothing_behind() {
     await_that("nothing is left", || balancer.handle().metrics().connections_open == 0);
     assert_eq!(balancer.handle().metrics().panics, 0);
 }
+
+#[test]
+fn a_hangup_that_is_ignored_stays_so_and_a_second_one_cuts_nothing() {
+    let script =
+        format!("trap '' HUP; exec {} serve -q --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_overfall"));
+    let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let addr = listening(&mut BufReader::new(child.stdout.take().expect("piped")));
+    signal(&child, Signal::HUP);
+    assert_eq!(exchange(addr, b"hello").expect("a reply"), b"Hello, client!");
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    // A terminal that is closed sends it twice.
+    let mut served = serve(&["--app", "echo", "--drain-timeout", "30s"]);
+    let client = connect(served.addr);
+    assert_eq!(ask(&client, "here"), "here");
+    served.signal(Signal::HUP);
+    served.signal(Signal::HUP);
+    assert_eq!(served.wait().0, Some(0));
+}
+
+#[test]
+fn a_client_is_not_sent_from_one_upstream_to_another_for_ever() {
+    let ending = || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
+        let place = listener.local_addr().expect("an address");
+        // It takes each connection and ends it before anything was sent.
+        thread::spawn(move || listener.incoming().for_each(drop));
+        place
+    };
+    let balancer = balance_on(builder().patience(BRIEF), &[ending(), ending()]);
+    // It is told, in whatever way; it says nothing itself.
+    assert!(rest(&connect(addr(&balancer))).is_ok_and(|bytes| bytes.is_empty()));
+}
+
+#[test]
+fn targets_of_a_balancer_get_a_sentence() {
+    assert_wrong_usage(
+        &["balance"],
+        &[
+            (&["http://localhost:80"], "is a URL"),
+            (&[":80"], "is no host"),
+            (&["[::1:80"], "is no host"),
+            (&["::1:80"], "is no host"),
+            (&["localhost:notaport"], "is no port"),
+            (&["localhost:+80"], "is no port"),
+            (&["localhost:0"], "is no port"),
+            (&["localhost"], "has no port"),
+        ],
+    );
+}
