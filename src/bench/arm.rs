@@ -43,7 +43,7 @@ pub(crate) struct Duty {
     pub(crate) app: &'static str,
     pub(crate) work: Duration,
     pub(crate) workers: usize,
-    /// Connections that the arm `limit` admits: as many as the pool does, or all that are kept.
+    /// Connections that the arm `limit` admits: some for each of the pool's workers, or all that are kept.
     pub(crate) permits: usize,
     pub(crate) cpus: Option<CpuSet>,
 }
