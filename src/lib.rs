@@ -38,8 +38,10 @@ pub mod dial;
 mod error;
 pub mod http;
 mod metrics;
+mod net;
 mod overload;
 mod server;
+mod session;
 mod sys;
 
 pub use error::{Error, Result};

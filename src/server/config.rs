@@ -40,24 +40,24 @@ pub enum Model {
 
 /// Everything that bounds a server. Field names are those of the builder's methods.
 #[derive(Debug, Clone)]
-pub(super) struct Config {
-    pub(super) model: Model,
-    pub(super) workers: usize,
-    pub(super) queue: usize,
-    pub(super) backlog: u32,
-    pub(super) on_full: OnFull,
-    pub(super) patience: Duration,
-    pub(super) refusal_budget: f64,
-    pub(super) max_connections: usize,
-    pub(super) first_byte_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) io_timeout: Duration,
-    pub(super) drain_timeout: Duration,
+pub(crate) struct Config {
+    pub(crate) model: Model,
+    pub(crate) workers: usize,
+    pub(crate) queue: usize,
+    pub(crate) backlog: u32,
+    pub(crate) on_full: OnFull,
+    pub(crate) patience: Duration,
+    pub(crate) refusal_budget: f64,
+    pub(crate) max_connections: usize,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) io_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 }
 
 impl Config {
     /// What decides who is let in, and who is served.
-    pub(super) fn terms(&self) -> Terms {
+    pub(crate) fn terms(&self) -> Terms {
         Terms {
             patience: self.patience,
             servers: self.workers,
@@ -70,22 +70,22 @@ impl Config {
 /// The settings as the user gave them; what is `None` gets a default that depends on the machine
 /// or on other settings.
 #[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) model: Model,
-    pub(super) workers: Option<usize>,
-    pub(super) queue: Option<usize>,
-    pub(super) backlog: u32,
-    pub(super) on_full: OnFull,
-    pub(super) patience: Duration,
-    pub(super) refusal_budget: f64,
-    pub(super) max_connections: Option<usize>,
+pub(crate) struct Settings {
+    pub(crate) model: Model,
+    pub(crate) workers: Option<usize>,
+    pub(crate) queue: Option<usize>,
+    pub(crate) backlog: u32,
+    pub(crate) on_full: OnFull,
+    pub(crate) patience: Duration,
+    pub(crate) refusal_budget: f64,
+    pub(crate) max_connections: Option<usize>,
     /// Descriptors that each connection takes, and those that the handler takes for itself.
-    pub(super) descriptors: usize,
-    pub(super) handlers_descriptors: usize,
-    pub(super) first_byte_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) io_timeout: Duration,
-    pub(super) drain_timeout: Duration,
+    pub(crate) descriptors: usize,
+    pub(crate) handlers_descriptors: usize,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) io_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -124,14 +124,14 @@ const RESERVED_DESCRIPTORS: usize = 64;
 
 impl Settings {
     /// Connections that the limit of open files leaves room for.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let limit = descriptor_limit();
         let reserved = RESERVED_DESCRIPTORS.min(limit / 2) + self.handlers_descriptors;
         limit.saturating_sub(reserved) / self.descriptors
     }
 
     /// Checks every setting once and fills in the defaults.
-    pub(super) fn validate(&self) -> Result<Config> {
+    pub(crate) fn validate(&self) -> Result<Config> {
         let workers = self.workers.unwrap_or_else(default_workers);
         within("workers", workers, WORKERS)?;
         let queue = self.queue.unwrap_or(QUEUE_DEFAULT);

@@ -16,19 +16,19 @@ use crate::{metrics::Counters, sys::wait::Bell};
 /// What the threads of a server share whatever its handler is: its stage, its counts, and the
 /// acceptor's bell.
 #[derive(Debug)]
-pub(super) struct Control {
-    pub(super) counters: Counters,
+pub(crate) struct Control {
+    pub(crate) counters: Counters,
     /// Connections open, from accept to close.
-    pub(super) open: AtomicUsize,
+    pub(crate) open: AtomicUsize,
     /// Those of them that linger.
-    pub(super) lingering: AtomicUsize,
+    pub(crate) lingering: AtomicUsize,
     /// Workers, or the threads of connections, that are busy with one.
-    pub(super) busy: AtomicUsize,
+    pub(crate) busy: AtomicUsize,
     /// Workers, or the threads of connections, that have not ended.
-    pub(super) alive: AtomicUsize,
+    pub(crate) alive: AtomicUsize,
     /// Wakes the acceptor.
-    pub(super) bell: Bell,
-    pub(super) holds: Arc<Holds>,
+    pub(crate) bell: Bell,
+    pub(crate) holds: Arc<Holds>,
     stage: AtomicU8,
     closes_idle: AtomicBool,
     /// A thread of ours has died.
@@ -49,7 +49,7 @@ const CUT: u8 = 2;
 
 /// What the acceptor waits for when it cannot let anybody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(crate) enum Room {
     /// Places in the queue.
     Queue = 1,
     /// A connection's end.
@@ -58,7 +58,7 @@ pub(super) enum Room {
 
 impl Control {
     /// `holds` is how many threads may be held by clients that are still sending.
-    pub(super) fn new(holds: usize) -> rustix::io::Result<Self> {
+    pub(crate) fn new(holds: usize) -> rustix::io::Result<Self> {
         Ok(Self {
             counters: Counters::new(),
             open: AtomicUsize::new(0),
@@ -79,63 +79,63 @@ impl Control {
     }
 
     /// Begins to shut the server down.
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.stage.fetch_max(DRAINING, SeqCst);
         self.bell.ring();
     }
 
     /// Says that a thread of ours has died, without which the server is of no use.
-    pub(super) fn died(&self, what: &'static str) {
+    pub(crate) fn died(&self, what: &'static str) {
         let _ = self.dead.set(what);
         self.drain();
     }
 
-    pub(super) fn dead(&self) -> Option<&'static str> {
+    pub(crate) fn dead(&self) -> Option<&'static str> {
         self.dead.get().copied()
     }
 
-    pub(super) fn draining(&self) -> bool {
+    pub(crate) fn draining(&self) -> bool {
         self.stage.load(SeqCst) >= DRAINING
     }
 
     /// Has idle connections closed from now on.
-    pub(super) fn close_idle(&self) {
+    pub(crate) fn close_idle(&self) {
         self.closes_idle.store(true, SeqCst);
     }
 
-    pub(super) fn closes_idle(&self) -> bool {
+    pub(crate) fn closes_idle(&self) -> bool {
         self.closes_idle.load(SeqCst)
     }
 
     /// The drain timeout has passed: nothing more is served.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.stage.store(CUT, SeqCst);
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.stage.load(SeqCst) == CUT
     }
 
-    pub(super) fn accepting_ended(&self) {
+    pub(crate) fn accepting_ended(&self) {
         self.accepting.store(false, SeqCst);
     }
 
     /// Whether there is nothing left to do, now or ever.
-    pub(super) fn finished(&self) -> bool {
+    pub(crate) fn finished(&self) -> bool {
         self.is_cut() || (!self.accepting.load(SeqCst) && self.open.load(SeqCst) == 0)
     }
 
-    pub(super) fn begin_work(&self) {
+    pub(crate) fn begin_work(&self) {
         let busy = self.busy.fetch_add(1, Relaxed) + 1;
         self.counters.busy_highest.raise(busy as u64);
     }
 
-    pub(super) fn end_work(&self) {
+    pub(crate) fn end_work(&self) {
         self.busy.fetch_sub(1, Relaxed);
     }
 
     /// Counts a connection as ended; its socket is closed already.
-    pub(super) fn ended_connection(&self) {
+    pub(crate) fn ended_connection(&self) {
         let left = self.open.fetch_sub(1, SeqCst) - 1;
         self.room_made(Room::Connection);
         if left == 0 && self.draining() {
@@ -144,7 +144,7 @@ impl Control {
     }
 
     /// Counts a worker or a connection's thread as ended.
-    pub(super) fn ended_thread(&self) {
+    pub(crate) fn ended_thread(&self) {
         self.alive.fetch_sub(1, SeqCst);
         if self.draining() {
             self.bell.ring();
@@ -153,17 +153,17 @@ impl Control {
 
     /// The acceptor says what it is going to wait for. It must look once more after this and
     /// before it waits.
-    pub(super) fn want_room(&self, room: Room) {
+    pub(crate) fn want_room(&self, room: Room) {
         self.room_wanted.store(room as u8, SeqCst);
         fence(SeqCst);
     }
 
-    pub(super) fn want_no_room(&self) {
+    pub(crate) fn want_no_room(&self) {
         self.room_wanted.store(0, Relaxed);
     }
 
     /// Wakes the acceptor if it waits for this. Whoever calls it has made the room before.
-    pub(super) fn room_made(&self, room: Room) {
+    pub(crate) fn room_made(&self, room: Room) {
         if self.wants(room) {
             self.want_no_room();
             self.bell.ring();
@@ -171,29 +171,29 @@ impl Control {
     }
 
     /// Whether the acceptor waits for this. Whoever asks has made the room before.
-    pub(super) fn wants(&self, room: Room) -> bool {
+    pub(crate) fn wants(&self, room: Room) -> bool {
         fence(SeqCst);
         self.room_wanted.load(Relaxed) == room as u8
     }
 
     /// Says that the last idle worker has become busy.
-    pub(super) fn watch(&self) {
+    pub(crate) fn watch(&self) {
         if !self.watched.load(SeqCst) && !self.watched.swap(true, SeqCst) {
             self.bell.ring();
         }
     }
 
-    pub(super) fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(SeqCst)
     }
 
     /// A worker is idle. Whoever calls it must look once more after this.
-    pub(super) fn watch_no_more(&self) {
+    pub(crate) fn watch_no_more(&self) {
         self.watched.store(false, SeqCst);
     }
 
     /// Sees to it that the acceptor looks for expired connections at this time or before.
-    pub(super) fn sweep_at(&self, deadline: Instant) {
+    pub(crate) fn sweep_at(&self, deadline: Instant) {
         let at_ms = self.ms(deadline);
         if at_ms < self.next_sweep_ms.load(SeqCst) && at_ms < self.next_sweep_ms.fetch_min(at_ms, SeqCst) {
             self.bell.ring();
@@ -201,7 +201,7 @@ impl Control {
     }
 
     /// The time of the next look, if there is to be one.
-    pub(super) fn next_sweep(&self) -> Option<Instant> {
+    pub(crate) fn next_sweep(&self) -> Option<Instant> {
         match self.next_sweep_ms.load(SeqCst) {
             u64::MAX => None,
             at_ms => Some(self.epoch + Duration::from_millis(at_ms)),
@@ -209,12 +209,12 @@ impl Control {
     }
 
     /// Takes the appointment down, before looking: what is parked meanwhile makes a new one.
-    pub(super) fn begin_sweep(&self) {
+    pub(crate) fn begin_sweep(&self) {
         self.next_sweep_ms.store(u64::MAX, SeqCst);
     }
 
     /// Makes the appointment that follows from what was seen.
-    pub(super) fn end_sweep(&self, next: Option<Instant>) {
+    pub(crate) fn end_sweep(&self, next: Option<Instant>) {
         if let Some(next) = next {
             self.next_sweep_ms.fetch_min(self.ms(next), SeqCst);
         }

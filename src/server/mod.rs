@@ -1,20 +1,13 @@
 //! The server: an acceptor, a bounded queue, a fixed pool of workers, and parked connections.
 
 mod acceptor;
-mod config;
-mod conn;
-mod connection;
-mod control;
+pub(crate) mod config;
+pub(crate) mod control;
 mod eviction;
-mod exchange;
-mod handler;
-mod holds;
-mod listener;
 mod moderation;
-mod reactor;
-mod runqueue;
+pub(crate) mod reactor;
+pub(crate) mod runqueue;
 mod threads;
-mod wire;
 mod worker;
 
 use std::{
@@ -51,6 +44,8 @@ pub use self::{
 use crate::{
     error::{Error, Result},
     metrics::{Gauges, Metrics},
+    net::{listener, wire},
+    session::{conn, connection, exchange, handler, holds},
     sys::names,
 };
 

@@ -16,8 +16,8 @@ use super::reactor::Key;
 use crate::sys::wait::Bell;
 
 #[derive(Debug)]
-pub(super) struct RunQueue {
-    pub(super) bell: Bell,
+pub(crate) struct RunQueue {
+    pub(crate) bell: Bell,
     /// The bell was rung by `ring_once` and no worker has heard it yet.
     rung: AtomicBool,
     /// Workers that wait for an event, or are about to.
@@ -27,7 +27,7 @@ pub(super) struct RunQueue {
 }
 
 impl RunQueue {
-    pub(super) fn new() -> rustix::io::Result<Self> {
+    pub(crate) fn new() -> rustix::io::Result<Self> {
         Ok(Self {
             bell: Bell::new()?,
             rung: AtomicBool::new(false),
@@ -38,7 +38,7 @@ impl RunQueue {
     }
 
     /// Wakes one waiting worker, or the next one that waits.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.bell.ring();
     }
 
@@ -50,56 +50,56 @@ impl RunQueue {
     }
 
     /// Says that a worker has heard the bell.
-    pub(super) fn heard(&self) {
+    pub(crate) fn heard(&self) {
         self.rung.store(false, SeqCst);
     }
 
     /// Wakes a worker for what was just made known, if one is idle. A worker counts itself idle first
     /// and then looks once more, so that one of the two sees the other.
-    pub(super) fn announce(&self) {
+    pub(crate) fn announce(&self) {
         fence(SeqCst);
         self.announce_rest();
     }
 
     /// Wakes another worker for what is left, if one is idle: newcomers for whom the bell was rung
     /// that this worker has heard, or events that it took along.
-    pub(super) fn announce_rest(&self) {
+    pub(crate) fn announce_rest(&self) {
         if self.has_idle_worker() {
             self.ring_once();
         }
     }
 
-    pub(super) fn has_idle_worker(&self) -> bool {
+    pub(crate) fn has_idle_worker(&self) -> bool {
         self.idle.load(SeqCst) > 0
     }
 
     /// Whether a worker seems to be idle, for who can do with an answer that is out of date.
-    pub(super) fn may_have_idle_worker(&self) -> bool {
+    pub(crate) fn may_have_idle_worker(&self) -> bool {
         self.idle.load(Relaxed) > 0
     }
 
-    pub(super) fn begin_idle(&self) {
+    pub(crate) fn begin_idle(&self) {
         self.idle.fetch_add(1, SeqCst);
     }
 
     /// Whether it was the last idle worker.
-    pub(super) fn end_idle(&self) -> bool {
+    pub(crate) fn end_idle(&self) -> bool {
         self.idle.fetch_sub(1, SeqCst) == 1
     }
 
     /// Has the connection run, after all those for which there is an event now. Whoever calls it sees
     /// to it that a worker looks.
-    pub(super) fn push(&self, key: Key) {
+    pub(crate) fn push(&self, key: Key) {
         let mut keys = self.keys.lock();
         keys.push(key);
         self.count.store(keys.len(), SeqCst);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count.load(SeqCst) == 0
     }
 
-    pub(super) fn take_all(&self, mut take: impl FnMut(Key)) {
+    pub(crate) fn take_all(&self, mut take: impl FnMut(Key)) {
         let mut keys = self.keys.lock();
         keys.drain(..).for_each(&mut take);
         self.count.store(0, SeqCst);
@@ -114,7 +114,7 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
-    pub(super) fn new(queue: Arc<RunQueue>, key: Key) -> Self {
+    pub(crate) fn new(queue: Arc<RunQueue>, key: Key) -> Self {
         Self { queue, key }
     }
 

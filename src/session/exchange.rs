@@ -24,15 +24,15 @@ use super::{
 
 /// A handler with what its calls depend on.
 #[derive(Debug)]
-pub(super) struct Service<H> {
-    pub(super) handler: H,
-    pub(super) config: Config,
-    pub(super) control: Arc<Control>,
+pub(crate) struct Service<H> {
+    pub(crate) handler: H,
+    pub(crate) config: Config,
+    pub(crate) control: Arc<Control>,
 }
 
 /// What is to become of the connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// Nothing to do until its socket or its deadline says so.
     Park,
     /// There is more to do, but others wait.
@@ -41,7 +41,7 @@ pub(super) enum Outcome {
 }
 
 /// What runs connections, as far as they know it.
-pub(super) trait Host {
+pub(crate) trait Host {
     /// Whether somebody else could be served now; asked when the handler has more to do at once.
     fn others_wait(&mut self) -> bool;
 
@@ -51,23 +51,23 @@ pub(super) trait Host {
 
 /// What came of running a connection.
 #[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) outcome: Outcome,
+pub(crate) struct Ran {
+    pub(crate) outcome: Outcome,
     /// Requests that were answered.
-    pub(super) answered: u32,
+    pub(crate) answered: u32,
     /// For how long the handler waited for the client.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
 }
 
 /// Connections that may linger at once; beyond it they are closed right away.
-pub(super) const LINGER_CONNECTIONS: usize = 1024;
+pub(crate) const LINGER_CONNECTIONS: usize = 1024;
 /// The most that is drained from one lingering connection. After that it is left alone, so that a
 /// client that reads while it sends still has its reply.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 impl<H: Handler> Service<H> {
     /// Serves a connection until there is nothing to do; then it is to be settled, if it stays.
-    pub(super) fn run(&self, conn: &mut Conn<H::State>, input: &mut Input, host: &mut dyn Host) -> Ran {
+    pub(crate) fn run(&self, conn: &mut Conn<H::State>, input: &mut Input, host: &mut dyn Host) -> Ran {
         let expired = mem::take(&mut conn.expired);
         let mut answered = 0;
         if conn.phase == Phase::Linger {
@@ -302,7 +302,7 @@ impl<H: Handler> Service<H> {
 
     /// Takes note that a parked connection's deadline has passed. Whether a thread is to tell its
     /// handler; else it is to be closed.
-    pub(super) fn expire(&self, conn: &mut Conn<H::State>) -> bool {
+    pub(crate) fn expire(&self, conn: &mut Conn<H::State>) -> bool {
         match conn.phase {
             Phase::Linger | Phase::Reply => {
                 self.count_timeout(conn.phase);
@@ -319,7 +319,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// Ends our side and lingers until the client ends its own; whether that could be begun.
-    pub(super) fn start_lingering(&self, conn: &mut Conn<H::State>) -> bool {
+    pub(crate) fn start_lingering(&self, conn: &mut Conn<H::State>) -> bool {
         let control = &self.control;
         if control.lingering.fetch_add(1, SeqCst) >= LINGER_CONNECTIONS
             || shutdown(&conn.wire.socket, Shutdown::Write).is_err()
@@ -349,7 +349,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// What a refused client is sent.
-    pub(super) fn refusal(&self, why: Refusal) -> Cow<'static, [u8]> {
+    pub(crate) fn refusal(&self, why: Refusal) -> Cow<'static, [u8]> {
         catch_unwind(AssertUnwindSafe(|| self.handler.refusal(why))).unwrap_or_else(|_| {
             self.control.counters.panics.count();
             Cow::Borrowed(&[])
@@ -373,7 +373,7 @@ impl<H: Handler> Service<H> {
 
     /// Closes the socket, drops the handler's state and counts the connection as ended. Its slot
     /// has been released.
-    pub(super) fn retire(&self, mut conn: Conn<H::State>) {
+    pub(crate) fn retire(&self, mut conn: Conn<H::State>) {
         if conn.phase == Phase::Linger {
             self.control.lingering.fetch_sub(1, SeqCst);
         } else if conn.wire.ended && !conn.wire.heard {

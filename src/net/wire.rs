@@ -11,7 +11,7 @@ use rustix::{
 use crate::sys::tcp_info::TcpInfo;
 
 /// The most input that is held for a connection whose handler does not take it.
-pub(super) const INPUT_LIMIT: usize = 16 * 1024;
+pub(crate) const INPUT_LIMIT: usize = 16 * 1024;
 /// The most output that is held for a client that does not take it; beyond it, writing waits.
 const OUTPUT_LIMIT: usize = 256 * 1024;
 /// A worker's scratch buffer for input: read, but not yet consumed.
@@ -24,15 +24,15 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0, waited: Duration::ZERO }
     }
 
-    pub(super) fn waited(&mut self, time: Duration) {
+    pub(crate) fn waited(&mut self, time: Duration) {
         self.waited += time;
     }
 
-    pub(super) fn take_waited(&mut self) -> Duration {
+    pub(crate) fn take_waited(&mut self) -> Duration {
         mem::take(&mut self.waited)
     }
 
@@ -66,13 +66,13 @@ impl Input {
     }
 
     /// Starts with what a parked connection had left.
-    pub(super) fn load(&mut self, unread: Vec<u8>) {
+    pub(crate) fn load(&mut self, unread: Vec<u8>) {
         self.clear();
         self.bytes.extend_from_slice(&unread);
     }
 
     /// What a connection takes along when it parks.
-    pub(super) fn save(&self) -> Vec<u8> {
+    pub(crate) fn save(&self) -> Vec<u8> {
         self.unread().to_vec()
     }
 }
@@ -84,7 +84,7 @@ pub(crate) struct Wire {
     /// What the socket has not taken yet.
     output: Vec<u8>,
     /// The client has sent a byte.
-    pub(super) heard: bool,
+    pub(crate) heard: bool,
     /// End of the stream was read.
     pub(crate) ended: bool,
     /// An event said that the end of the stream has come, so a short read is not the last.
@@ -92,15 +92,15 @@ pub(crate) struct Wire {
     /// Nothing more can be read now; the next input makes an event.
     pub(crate) drained: bool,
     /// Bytes went in or out since it was last parked.
-    pub(super) moved: bool,
+    pub(crate) moved: bool,
     /// Input was consumed since it was last parked.
-    pub(super) consumed: bool,
+    pub(crate) consumed: bool,
     /// Output was written since this was last reset.
-    pub(super) wrote: bool,
+    pub(crate) wrote: bool,
     /// A handler's wait ended at its deadline.
-    pub(super) timed_out: bool,
+    pub(crate) timed_out: bool,
     /// The client has announced more than has come.
-    pub(super) expects_more: bool,
+    pub(crate) expects_more: bool,
     /// Reading or writing has failed.
     failed: bool,
     /// An event has told of an error, or that both sides have ended.
@@ -110,7 +110,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
         Self {
             socket: Arc::new(socket),
             output: Vec::new(),
@@ -130,7 +130,7 @@ impl Wire {
     }
 
     /// Takes note of an epoll event.
-    pub(super) fn note(&mut self, flags: EventFlags) {
+    pub(crate) fn note(&mut self, flags: EventFlags) {
         self.drained &= flags.is_empty();
         self.end_announced |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         self.hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
@@ -271,7 +271,7 @@ impl Wire {
     }
 
     /// Whether closing now would turn into a reset, which takes the reply with it.
-    pub(super) fn has_unread_input(&self) -> bool {
+    pub(crate) fn has_unread_input(&self) -> bool {
         !self.ended && rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0)
     }
 }

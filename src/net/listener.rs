@@ -13,7 +13,7 @@ use crate::sys::tcp_info::TcpInfo;
 
 /// A listening socket whose backlog can be changed while it listens.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: OwnedFd,
     addr: SocketAddr,
     backlog: u32,
@@ -21,7 +21,7 @@ pub(super) struct Listener {
 
 /// Why nothing was accepted, by what is to be done about it (the four kinds of `accept(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AcceptError {
+pub(crate) enum AcceptError {
     /// Nobody is waiting.
     Empty,
     /// This one connection failed before it was accepted: pass it over.
@@ -34,7 +34,7 @@ pub(super) enum AcceptError {
 
 impl Listener {
     /// Listens on the first of the addresses that can be had.
-    pub(super) fn bind(addrs: impl ToSocketAddrs, backlog: u32) -> io::Result<Self> {
+    pub(crate) fn bind(addrs: impl ToSocketAddrs, backlog: u32) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
         for addr in addrs.to_socket_addrs()? {
             match Self::bind_one(addr, backlog) {
@@ -54,7 +54,7 @@ impl Listener {
     }
 
     /// Takes over a bound socket; one that listens already gets the new backlog.
-    pub(super) fn adopt(socket: impl Into<OwnedFd>, backlog: u32) -> rustix::io::Result<Self> {
+    pub(crate) fn adopt(socket: impl Into<OwnedFd>, backlog: u32) -> rustix::io::Result<Self> {
         let socket = socket.into();
         rustix::io::ioctl_fionbio(&socket, true)?;
         // Accepted sockets inherit it, which saves a call for each.
@@ -65,11 +65,11 @@ impl Listener {
         Ok(listener)
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    pub(super) fn accept(&self) -> Result<OwnedFd, AcceptError> {
+    pub(crate) fn accept(&self) -> Result<OwnedFd, AcceptError> {
         loop {
             match net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => return Ok(socket),
@@ -80,7 +80,7 @@ impl Listener {
     }
 
     /// Changes the backlog; connections that wait in it stay there.
-    pub(super) fn set_backlog(&mut self, backlog: u32) {
+    pub(crate) fn set_backlog(&mut self, backlog: u32) {
         if backlog == self.backlog {
             return;
         }
@@ -91,19 +91,19 @@ impl Listener {
     }
 
     /// Lets no more connections into the backlog; those in it can still be accepted.
-    pub(super) fn close_backlog(&mut self) {
+    pub(crate) fn close_backlog(&mut self) {
         self.set_backlog(0);
     }
 
     /// The backlog in force: the kernel clamps what was asked for without a word (`listen(2)`).
-    pub(super) fn backlog_in_force(&self) -> u32 {
+    pub(crate) fn backlog_in_force(&self) -> u32 {
         let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
         let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
         self.backlog.min(somaxconn.unwrap_or(u32::MAX))
     }
 
     /// Connections that wait in the backlog.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         TcpInfo::of(self).map_or(0, |info| info.unacked as usize)
     }
 

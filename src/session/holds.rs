@@ -12,7 +12,7 @@ use super::runqueue::Waker;
 
 /// A semaphore whose waiters are parked connections; what becomes free is handed to the first in line.
 #[derive(Debug)]
-pub(super) struct Holds {
+pub(crate) struct Holds {
     most: usize,
     state: Mutex<State>,
 }
@@ -28,25 +28,25 @@ struct State {
 }
 
 impl Holds {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
         let state = State { free: most, waiting: BTreeMap::new(), granted: BTreeSet::new(), next: 0 };
         Arc::new(Self { most, state: Mutex::new(state) })
     }
 
     /// Whether a worker may be held at all.
-    pub(super) fn may_be_held(&self) -> bool {
+    pub(crate) fn may_be_held(&self) -> bool {
         self.most > 0
     }
 
     /// One that is free; those in line have been handed theirs.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Hold> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Hold> {
         let mut state = self.state.lock();
         state.free = state.free.checked_sub(1)?;
         Some(Hold(Arc::clone(self)))
     }
 
     /// A place in line.
-    pub(super) fn wait(self: &Arc<Self>, waker: Waker) -> HoldWaiter {
+    pub(crate) fn wait(self: &Arc<Self>, waker: Waker) -> HoldWaiter {
         let mut state = self.state.lock();
         let ticket = state.next;
         state.next += 1;

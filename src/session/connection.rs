@@ -39,17 +39,17 @@ pub struct Connection<'a> {
 }
 
 /// The parts of a connection that a handler works with.
-pub(super) struct Sides<'a> {
-    pub(super) wire: &'a mut Wire,
-    pub(super) second: &'a mut Option<Box<Second>>,
-    pub(super) key: &'a mut Option<Key>,
+pub(crate) struct Sides<'a> {
+    pub(crate) wire: &'a mut Wire,
+    pub(crate) second: &'a mut Option<Box<Second>>,
+    pub(crate) key: &'a mut Option<Key>,
 }
 
 impl<'a> Connection<'a> {
     /// The most unread [`input`](Self::input) that is held, in bytes.
     pub const INPUT_LIMIT: usize = INPUT_LIMIT;
 
-    pub(super) fn new(
+    pub(crate) fn new(
         sides: Sides<'a>,
         input: &'a mut Input,
         config: &'a Config,

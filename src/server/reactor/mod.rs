@@ -56,9 +56,9 @@ type Chunk<S> = Box<[Mutex<Slot<S>>]>;
 
 /// Parked connections and the means to wait for them.
 #[derive(Debug)]
-pub(super) struct Reactor<S> {
+pub(crate) struct Reactor<S> {
     epoll: OwnedFd,
-    pub(super) queue: Arc<RunQueue>,
+    pub(crate) queue: Arc<RunQueue>,
     /// Events that were taken and not yet heeded, oldest first.
     ready: Mutex<VecDeque<Event>>,
     ready_count: AtomicUsize,
@@ -74,14 +74,14 @@ pub(super) struct Reactor<S> {
 
 /// Which slot, and which of the connections that have been in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(crate) struct Key {
     index: u32,
     generation: u32,
 }
 
 /// What has happened to a connection's socket, and to the second one where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flags {
+pub(crate) struct Flags {
     first: EventFlags,
     second: EventFlags,
     /// It is to be run without an event.
@@ -109,18 +109,18 @@ impl Flags {
 
 /// A connection has input, or room for output, or has ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Event {
-    pub(super) key: Key,
-    pub(super) flags: Flags,
+pub(crate) struct Event {
+    pub(crate) key: Key,
+    pub(crate) flags: Flags,
     /// It came after this,
-    pub(super) after: Instant,
+    pub(crate) after: Instant,
     /// and before this.
-    pub(super) seen: Instant,
+    pub(crate) seen: Instant,
 }
 
 /// Whether `visit` takes a connection out of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Visit {
+pub(crate) enum Visit {
     Leave,
     Take,
     /// Leave it, but have a worker woken for it.
@@ -129,7 +129,7 @@ pub(super) enum Visit {
 
 /// What came of parking a connection.
 #[derive(Debug)]
-pub(super) enum Parking<S> {
+pub(crate) enum Parking<S> {
     Parked,
     /// There is something to do for it first.
     Returned(Conn<S>),
@@ -171,7 +171,7 @@ struct Vacant {
 
 impl<S> Reactor<S> {
     /// With room for so many connections.
-    pub(super) fn new(capacity: usize) -> rustix::io::Result<Self> {
+    pub(crate) fn new(capacity: usize) -> rustix::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let queue = Arc::new(RunQueue::new()?);
         epoll::add(&epoll, &queue.bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
@@ -190,30 +190,30 @@ impl<S> Reactor<S> {
     }
 
     /// Whether any connection is registered.
-    pub(super) fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         self.registered.load(Relaxed) > 0
     }
 
     /// Waits for an event, or until the bell is rung. A few events are taken at once, which saves
     /// calls; those beyond the first are left for whichever worker comes first. `now` is the
     /// present, and is afterwards too; `idle` says whether there was nothing for a while.
-    pub(super) fn wait(&self, now: &mut Instant, idle: &mut bool) -> Option<Event> {
+    pub(crate) fn wait(&self, now: &mut Instant, idle: &mut bool) -> Option<Event> {
         self.take_ready().or_else(|| self.next_event(None, now, idle))
     }
 
     /// An event that is there already.
-    pub(super) fn poll(&self) -> Option<Event> {
+    pub(crate) fn poll(&self) -> Option<Event> {
         self.take_ready().or_else(|| self.next_event(Some(&AT_ONCE), &mut Instant::now(), &mut false))
     }
 
     /// Whether there are events that a worker took and left to others, or connections to be run
     /// without one.
-    pub(super) fn has_ready(&self) -> bool {
+    pub(crate) fn has_ready(&self) -> bool {
         self.ready_count.load(SeqCst) > 0 || !self.queue.is_empty()
     }
 
     /// The oldest of those.
-    pub(super) fn take_ready(&self) -> Option<Event> {
+    pub(crate) fn take_ready(&self) -> Option<Event> {
         if self.ready_count.load(SeqCst) == 0 {
             return None;
         }
@@ -268,17 +268,17 @@ impl<S> Reactor<S> {
 
     /// Says that the event that was just taken had come at this time. Events are taken in the order
     /// in which they came, so that none that is left is older.
-    pub(super) fn had_come(&self, at: Instant) {
+    pub(crate) fn had_come(&self, at: Instant) {
         self.taken_us.store(self.us(at), Relaxed);
     }
 
     /// After which time the event has come.
-    pub(super) fn after(&self, event: &Event) -> Instant {
+    pub(crate) fn after(&self, event: &Event) -> Instant {
         event.after.max(self.at(self.taken_us.load(Relaxed)))
     }
 
     /// After which time the next event has come, if there is one.
-    pub(super) fn oldest_after(&self) -> Instant {
+    pub(crate) fn oldest_after(&self) -> Instant {
         let taken = self.ready_count.load(SeqCst) > 0;
         let front = if taken { self.ready.lock().front().copied() } else { None };
         front.map_or_else(
@@ -288,17 +288,17 @@ impl<S> Reactor<S> {
     }
 
     /// A time as a number.
-    pub(super) fn us(&self, at: Instant) -> u64 {
+    pub(crate) fn us(&self, at: Instant) -> u64 {
         us(at.saturating_duration_since(self.began))
     }
 
-    pub(super) fn at(&self, us: u64) -> Instant {
+    pub(crate) fn at(&self, us: u64) -> Instant {
         self.began + Duration::from_micros(us)
     }
 
     /// Takes what events there are, so that those connections can be looked at that no worker comes
     /// to, and gives the oldest of them. They stay where workers find them.
-    pub(super) fn gather(&self) -> Vec<Event> {
+    pub(crate) fn gather(&self) -> Vec<Event> {
         while self.ready_count.load(SeqCst) < GATHERED {
             let before = self.ready_count.load(SeqCst);
             let Some(event) = self.next_event(Some(&AT_ONCE), &mut Instant::now(), &mut false) else { break };
@@ -312,7 +312,7 @@ impl<S> Reactor<S> {
     }
 
     /// Takes the connection out of its slot if it is parked there, and if that is wanted.
-    pub(super) fn take_if(&self, key: Key, wanted: impl FnOnce(&Conn<S>) -> bool) -> Option<Conn<S>> {
+    pub(crate) fn take_if(&self, key: Key, wanted: impl FnOnce(&Conn<S>) -> bool) -> Option<Conn<S>> {
         let mut slot = self.slot(key)?.lock();
         let is_wanted = match &slot.holds {
             Holds::Parked(conn) => slot.generation == key.generation && wanted(conn),
@@ -329,7 +329,7 @@ impl<S> Reactor<S> {
 
     /// Takes the connection out of its slot to run it. None when it has ended, or when a worker
     /// has it; that one is told of the event when it parks.
-    pub(super) fn take(&self, Event { key, flags, .. }: Event) -> Option<Conn<S>> {
+    pub(crate) fn take(&self, Event { key, flags, .. }: Event) -> Option<Conn<S>> {
         let mut slot = self.slot(key)?.lock();
         if slot.generation != key.generation {
             return None;
@@ -353,7 +353,7 @@ impl<S> Reactor<S> {
     /// Puts a connection into its slot, and registers it the first time. `wake` sends it to the
     /// end of the line instead of leaving it until there is an event. It is returned when there
     /// was an event meanwhile, or when `stay`, asked with the slot locked, says no.
-    pub(super) fn park(
+    pub(crate) fn park(
         &self,
         mut conn: Conn<S>,
         wake: bool,
@@ -425,7 +425,7 @@ impl<S> Reactor<S> {
     /// Gives the slot of a running connection back. Closing the socket, of which there is no
     /// duplicate, ends the registration; what it still reports finds another generation. (To
     /// delete it first cost half a microsecond per short connection.)
-    pub(super) fn release(&self, conn: &mut Conn<S>) {
+    pub(crate) fn release(&self, conn: &mut Conn<S>) {
         if std::mem::take(&mut conn.registered) {
             self.registered.fetch_sub(1, Relaxed);
         }
@@ -436,7 +436,7 @@ impl<S> Reactor<S> {
 
     /// What has a running connection run once more; it gets its slot if it has none yet. None where
     /// there is no slot.
-    pub(super) fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
+    pub(crate) fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
         if key.is_none() {
             let new = self.allocate()?;
             self.slot(new)?.lock().socket = Some(Arc::clone(socket));
@@ -446,14 +446,14 @@ impl<S> Reactor<S> {
     }
 
     /// The socket of a connection, which may be with a worker; none when it has ended.
-    pub(super) fn socket(&self, key: Key) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn socket(&self, key: Key) -> Option<Arc<OwnedFd>> {
         let slot = self.slot(key)?.lock();
         slot.socket.clone().filter(|_| slot.generation == key.generation)
     }
 
     /// Shows every parked connection to `visit`, one at a time and with its slot locked, and hands
     /// those that it takes to `taken`, released.
-    pub(super) fn visit_parked(
+    pub(crate) fn visit_parked(
         &self,
         mut visit: impl FnMut(Key, &mut Conn<S>) -> Visit,
         mut taken: impl FnMut(Conn<S>),
@@ -467,7 +467,7 @@ impl<S> Reactor<S> {
     }
 
     /// The same for one connection, if it is still parked.
-    pub(super) fn take_parked(&self, key: Key, mut keep: impl FnMut(&Conn<S>) -> bool) -> Option<Conn<S>> {
+    pub(crate) fn take_parked(&self, key: Key, mut keep: impl FnMut(&Conn<S>) -> bool) -> Option<Conn<S>> {
         self.visit_slot(key.index, &mut |found, conn| {
             if found == key && !keep(conn) { Visit::Take } else { Visit::Leave }
         })
@@ -538,11 +538,11 @@ impl Key {
     }
 
     /// Never the largest number.
-    pub(super) fn to_u64(self) -> u64 {
+    pub(crate) fn to_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    pub(super) fn from_u64(data: u64) -> Self {
+    pub(crate) fn from_u64(data: u64) -> Self {
         // Both halves are cut to their 32 bits on purpose.
         Self { index: data as u32, generation: (data >> 32) as u32 }
     }

@@ -7,7 +7,7 @@ use super::{config::Config, reactor::Key, wire::Wire};
 
 /// What a connection is waiting for while it is parked. Each has a timeout of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Its first byte.
     FirstByte,
     /// The next request.
@@ -26,39 +26,39 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A connection with everything it owns: in the slot while parked, with a worker while not.
 #[derive(Debug)]
-pub(super) struct Conn<S> {
-    pub(super) wire: Wire,
+pub(crate) struct Conn<S> {
+    pub(crate) wire: Wire,
     /// A second descriptor whose events are this connection's too.
-    pub(super) second: Option<Box<Second>>,
+    pub(crate) second: Option<Box<Second>>,
     /// None before the handler's `open`, and once it lingers.
-    pub(super) state: Option<S>,
+    pub(crate) state: Option<S>,
     /// Unread input while parked.
-    pub(super) input: Vec<u8>,
-    pub(super) phase: Phase,
+    pub(crate) input: Vec<u8>,
+    pub(crate) phase: Phase,
     /// Since when the phase's timeout runs.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
     /// Its slot, from the first time that it parks or is to be woken.
-    pub(super) key: Option<Key>,
-    pub(super) registered: bool,
+    pub(crate) key: Option<Key>,
+    pub(crate) registered: bool,
     /// It is registered for output too.
-    pub(super) wants_output: bool,
+    pub(crate) wants_output: bool,
     /// The phase's timeout has passed and a worker is to say so to the handler.
-    pub(super) expired: bool,
+    pub(crate) expired: bool,
     /// The handler answered `Again`.
-    pub(super) again: bool,
+    pub(crate) again: bool,
     /// The handler answered `Close`, which happens once the output is out.
-    pub(super) closing: bool,
+    pub(crate) closing: bool,
     /// It was told no, and merely lingers.
-    pub(super) refused: bool,
+    pub(crate) refused: bool,
     /// Bytes drained while lingering.
-    pub(super) lingered: usize,
+    pub(crate) lingered: usize,
 }
 
 /// A connection that has not spoken yet keeps its place for this long when it is to give way or
 /// the server shuts down, since its first request is probably on the way; and one that lingers,
 /// since its reply is. Shorter than the patience with a full server, so that places are found in
 /// time.
-pub(super) const GRACE: Duration = Duration::from_millis(50);
+pub(crate) const GRACE: Duration = Duration::from_millis(50);
 
 /// With something attached, a connection is not idle before nothing has moved for this long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -75,15 +75,15 @@ pub(crate) struct Second {
     /// How long it may take until it is ready for the first time; none once it was.
     pub(crate) awaited: Option<Duration>,
     /// An answer is on its way, though nothing moves.
-    pub(super) busy: bool,
-    pub(super) registered: bool,
-    pub(super) wants_output: bool,
+    pub(crate) busy: bool,
+    pub(crate) registered: bool,
+    pub(crate) wants_output: bool,
     /// It was attached since the connection was last settled.
     fresh: bool,
 }
 
 impl Second {
-    pub(super) fn new(socket: Option<OwnedFd>, awaited: Duration) -> Self {
+    pub(crate) fn new(socket: Option<OwnedFd>, awaited: Duration) -> Self {
         let wire = socket.map(Wire::new);
         Self {
             wire,
@@ -108,7 +108,7 @@ impl Second {
 
 impl<S> Conn<S> {
     /// Whether nothing is under way, so that closing cuts nothing off.
-    pub(super) fn may_end(&self, now: Instant) -> bool {
+    pub(crate) fn may_end(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Idle => match &self.second {
                 None => !self.again,
@@ -121,19 +121,19 @@ impl<S> Conn<S> {
     }
 
     /// Whether what has come is a request, or a part of one, of the client alone.
-    pub(super) fn asks(&self) -> bool {
+    pub(crate) fn asks(&self) -> bool {
         matches!(self.phase, Phase::FirstByte | Phase::Idle | Phase::Request)
             && !(self.again || self.closing || self.expired || self.second.is_some())
     }
 
     /// Whether something has come that nobody has looked at yet.
-    pub(super) fn has_unread_input(&self) -> bool {
+    pub(crate) fn has_unread_input(&self) -> bool {
         let second = self.second.as_ref();
         self.wire.has_unread_input()
             || second.and_then(|second| second.wire.as_ref()).is_some_and(Wire::has_unread_input)
     }
 
-    pub(super) fn new(socket: OwnedFd, accepted: Instant) -> Self {
+    pub(crate) fn new(socket: OwnedFd, accepted: Instant) -> Self {
         Self {
             wire: Wire::new(socket),
             second: None,
@@ -154,7 +154,7 @@ impl<S> Conn<S> {
 
     /// Works out the phase to park in and whether its time starts anew. The time of a request
     /// runs from its first byte, however slowly the rest comes.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         let phase = match self.phase {
             Phase::Linger => Phase::Linger,
             _ if !self.wire.is_flushed() => Phase::Reply,
@@ -185,7 +185,7 @@ impl<S> Conn<S> {
     }
 
     /// Has it end with a reset on all sides, so that what breaks off is not taken for whole.
-    pub(super) fn reset_on_close(&mut self) {
+    pub(crate) fn reset_on_close(&mut self) {
         self.wire.reset_on_close(true);
         if let Some(wire) = self.second_wire() {
             wire.reset_on_close(true);
@@ -197,21 +197,21 @@ impl<S> Conn<S> {
     }
 
     /// Whether it waits for its turn.
-    pub(super) fn awaits_turn(&self) -> bool {
+    pub(crate) fn awaits_turn(&self) -> bool {
         self.second.as_ref().is_some_and(|second| second.wire.is_none())
     }
 
     /// Whether it has waited for its turn for too long.
-    pub(super) fn has_waited_in_vain(&self) -> bool {
+    pub(crate) fn has_waited_in_vain(&self) -> bool {
         self.expired && self.awaits_turn()
     }
 
-    pub(super) fn start_lingering(&mut self, now: Instant) {
+    pub(crate) fn start_lingering(&mut self, now: Instant) {
         self.phase = Phase::Linger;
         self.since = now;
     }
 
-    pub(super) fn deadline(&self, config: &Config) -> Instant {
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
         let timeout = match self.phase {
             Phase::Request if let Some(timeout) = self.second.as_ref().and_then(|second| second.awaited) => {
                 timeout
