@@ -1,4 +1,5 @@
-//! One attempt at one target: resolve, connect, send, receive, all under one deadline.
+//! One attempt at one target: resolve, connect, send, receive, all under one deadline. It knows
+//! neither the other targets nor whether there is another attempt.
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Instant};
 
@@ -8,7 +9,12 @@ use rustix::{
     net::{self, SendFlags},
 };
 
-use super::{Cancel, Class, Config, Failure, Outcome, resolve::resolve};
+use super::{
+    cancel::Cancel,
+    config::Config,
+    outcome::{Class, Failure, Outcome},
+    resolve::resolve,
+};
 use crate::sys::{connect, wait::poll_until};
 
 /// How much of a reply is kept.

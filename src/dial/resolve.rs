@@ -1,5 +1,5 @@
 //! Name resolution under a deadline. `getaddrinfo(3)` cannot be cancelled, so it runs on threads
-//! that may be left behind; they are counted.
+//! that may be left behind; they are counted. It does not know what is done with the addresses.
 
 use std::{
     io,
@@ -15,7 +15,10 @@ use std::{
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
-use super::{Cancel, Class, Failure};
+use super::{
+    cancel::Cancel,
+    outcome::{Class, Failure},
+};
 use crate::sys::{
     names,
     wait::{Bell, poll_until},
@@ -100,12 +103,6 @@ fn permit(cancel: &Cancel, deadline: Instant) -> Result<Permit, Failure> {
         if poll_until(&mut [PollFd::new(cancel, PollFlags::IN)], Some(until)).unwrap_or(false) {
             return Err(Failure::cancelled());
         }
-    }
-}
-
-impl Failure {
-    pub(super) fn cancelled() -> Self {
-        Self::new(Class::Cancelled, "it was cancelled")
     }
 }
 
