@@ -1,9 +1,11 @@
+//! The app that sends back what it gets. It does not know what the bytes mean.
+
 use std::{
     borrow::Cow,
     io::{self, Read, Write},
 };
 
-use super::Experiment;
+use super::experiment::Experiment;
 use crate::server::{Connection, Handler, Next, Refusal};
 
 /// Sends back what comes until the client ends its side, then closes.

@@ -1,9 +1,11 @@
+//! The app that greets once. It does not know what it was asked.
+
 use std::{
     borrow::Cow,
     io::{self, Read, Write},
 };
 
-use super::Experiment;
+use super::experiment::Experiment;
 use crate::server::{Connection, Handler, Next, Refusal};
 
 /// Reads once, at most 1,024 bytes, answers `Hello, client!` and closes.

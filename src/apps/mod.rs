@@ -1,47 +1,9 @@
-//! Small services to try a server with: the handlers that `overfall serve` offers.
+//! Small services to try a server with: the handlers that `overfall serve` offers. They know nothing of
+//! the command.
 
 mod echo;
+mod experiment;
 mod hello;
 mod web;
 
-use std::{borrow::Cow, thread, time::Duration};
-
-pub use self::{echo::Echo, hello::Hello, web::web};
-use crate::sys::clock::thread_cpu_time;
-
-/// What every app can be told to do, for experiments.
-#[derive(Debug, Clone, Default)]
-pub struct Experiment {
-    /// CPU time to burn for each request.
-    pub work: Duration,
-    /// Time to sleep for each request.
-    pub block: Duration,
-    /// What a refused client is sent; empty means a reset.
-    pub busy_reply: Vec<u8>,
-}
-
-impl Experiment {
-    /// Spends a request's service time.
-    fn spend(&self) {
-        burn(self.work);
-        if !self.block.is_zero() {
-            thread::sleep(self.block);
-        }
-    }
-
-    fn refusal(&self) -> Cow<'static, [u8]> {
-        self.busy_reply.clone().into()
-    }
-}
-
-/// Burns CPU on the thread's own clock: by the wall clock, two threads that share a core would
-/// do double work.
-fn burn(work: Duration) {
-    if work.is_zero() {
-        return;
-    }
-    let started = thread_cpu_time();
-    while thread_cpu_time() - started < work {
-        std::hint::spin_loop();
-    }
-}
+pub use self::{echo::Echo, experiment::Experiment, hello::Hello, web::web};

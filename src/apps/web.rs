@@ -1,6 +1,8 @@
+//! The app that greets over HTTP. It does not know how requests come over a connection.
+
 use std::io;
 
-use super::Experiment;
+use super::experiment::Experiment;
 use crate::{
     http::{HeaderValue, Http, Method, Request, Response, StatusCode, header},
     server::Handler,
