@@ -1,4 +1,5 @@
-//! The command line: a file for each command, with its flags and what it prints.
+//! The command line: a file or a folder for each command, with its flags and what it prints. It serves,
+//! balances, dials and measures nothing itself.
 
 mod balance;
 mod bench;
@@ -6,6 +7,8 @@ mod dial;
 mod output;
 mod pool;
 mod serve;
+mod signals;
+mod usage;
 mod values;
 
 use std::process::ExitCode;
@@ -28,16 +31,13 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// The command line was wrong.
-const USAGE: u8 = 2;
-
 /// Parses the command line, runs the command, and gives its status.
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return wrong_usage(&error),
+        Err(error) if error.use_stderr() => return usage::not_understood(&error),
         Err(help) => {
-            print(help.render());
+            output::print(help.render());
             return ExitCode::SUCCESS;
         }
     };
@@ -52,53 +52,15 @@ pub(crate) fn main() -> ExitCode {
     status
 }
 
-/// One sentence: what was wrong and what would be right. Without a command, all that there is.
-fn wrong_usage(error: &clap::Error) -> ExitCode {
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        complain(error.to_string().trim_end());
-        return ExitCode::from(USAGE);
-    }
-    let text = error.to_string();
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
-    });
-    let mut sentence = paragraphs.next().unwrap_or_default();
-    // What would be right, as far as it is known.
-    for tip in paragraphs.filter(|tip| tip.starts_with("tip: ") || tip.starts_with("For more")) {
-        sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
-    }
-    complain(&sentence);
-    ExitCode::from(USAGE)
-}
-
 fn failed(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<overfall::Error>().and_then(overfall::Error::setting_name) {
         Some(name) => {
             let flag = format!("--{}", name.replace('_', "-"));
-            complain(&format!("error: {}", error.to_string().replacen(name, &flag, 1)));
-            ExitCode::from(USAGE)
+            usage::wrong(&error.to_string().replacen(name, &flag, 1))
         }
         None => {
-            complain(&format!("error: {error:#}"));
+            output::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-/// Prints to standard output.
-fn print(text: impl std::fmt::Display) {
-    output::print(text.to_string().as_bytes());
-}
-
-fn complain(sentence: &str) {
-    output::complain(format!("{sentence}\n").as_bytes());
-}
-
-/// Whether we were started with this signal ignored, as `nohup` does with HUP and shells do with INT in the
-/// background: then it stays so, for us and for what we start.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
 }

@@ -2,6 +2,7 @@
 //! full disk, is no reason to stop serving. It knows text, not what it says.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     sync::{
         Arc, OnceLock,
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One of the two streams, with a thread of its own that writes.
 #[derive(Debug, Clone)]
-pub(super) struct Stream(Arc<Shared>);
+struct Stream(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -68,21 +69,26 @@ fn write_all(texts: &Receiver<Message>, dropped: &AtomicU64, mut stream: impl Wr
     }
 }
 
-/// Standard output; written at once where no thread does.
-pub(super) fn print(text: &[u8]) {
+/// Prints to standard output; at once where no thread does.
+pub(super) fn print(text: impl Display) {
+    let text = text.to_string().into_bytes();
     match OUT.get() {
-        Some(stream) => stream.say(text.to_vec()),
+        Some(stream) => stream.say(text),
         // It may be closed, which ends nothing.
-        None => drop(io::stdout().write_all(text).and_then(|()| io::stdout().flush())),
+        None => drop(io::stdout().write_all(&text).and_then(|()| io::stdout().flush())),
     }
 }
 
-/// Standard error.
-pub(super) fn complain(text: &[u8]) {
+/// Says a sentence on standard error.
+pub(super) fn complain(sentence: &str) {
+    write_error(format!("{sentence}\n").into_bytes());
+}
+
+fn write_error(text: Vec<u8>) {
     match ERR.get() {
-        Some(stream) => stream.say(text.to_vec()),
+        Some(stream) => stream.say(text),
         // Nobody is left to be told when this fails.
-        None => drop(io::stderr().write_all(text)),
+        None => drop(io::stderr().write_all(&text)),
     }
 }
 
@@ -119,7 +125,7 @@ pub(super) struct Log;
 
 impl Write for Log {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        complain(text);
+        write_error(text.to_vec());
         Ok(text.len())
     }
 

@@ -1,4 +1,5 @@
-//! What every command that serves has in common: the pool's settings, signals and logs.
+//! What every command that serves has in common: the pool's settings, signals and logs. It does not
+//! know what is served.
 
 use std::{
     fmt,
@@ -26,7 +27,7 @@ use signal_hook::{
 };
 use tracing::level_filters::LevelFilter;
 
-use super::{complain, is_ignored, output, print, values};
+use super::{output, signals::is_ignored, values};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PoolArgs {
@@ -164,14 +165,14 @@ pub(super) fn run<R: Running>(
         .spawn(move || {
             if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &*watched, &draining))).is_err() {
                 // Nobody would hear a signal any more.
-                complain("error: the thread that hears signals has died");
+                output::complain("error: the thread that hears signals has died");
                 output::flush();
                 process::exit(1);
             }
         })
         .context("cannot start the thread signals")?;
     for addr in running.handle().local_addrs() {
-        print(format_args!("listening on {addr}\n"));
+        output::print(format_args!("listening on {addr}\n"));
     }
     let ended = running.handle().join();
     print_status(&*running);
@@ -180,7 +181,7 @@ pub(super) fn run<R: Running>(
 }
 
 fn print_status(running: &impl Running) {
-    print(format_args!("{:<25}{}\n{}", "output_dropped", output::dropped(), running.status()));
+    output::print(format_args!("{:<25}{}\n{}", "output_dropped", output::dropped(), running.status()));
 }
 
 /// Signals at which the server drains: what container runtimes, service managers and terminals send.

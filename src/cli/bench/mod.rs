@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::{USAGE, complain, print};
+use super::{output, usage};
 use crate::bench::{
     arm::{Arm, How},
     client::GiveUp,
@@ -171,10 +171,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::limits::raise();
     let plan = match plan(&args) {
         Ok(plan) => plan,
-        Err(sentence) => {
-            complain(&format!("error: {sentence}"));
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(sentence) => return Ok(usage::wrong(&sentence)),
     };
     // Opened now, so that nothing that was measured is lost to a wrong path.
     let [json, html, svg] = [create(&args.json)?, create(&args.html)?, create(&args.svg)?];
@@ -182,7 +179,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot catch signals")?;
     }
-    complain(&format!(
+    output::complain(&format!(
         "{} measurements in {} rounds, about {}; {}",
         plan.rounds * plan.cells_per_round(),
         plan.rounds,
@@ -202,7 +199,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let results = measure(plan, &|| stopped.load(Relaxed), &mut progress);
     bar.finish_and_clear();
-    print(results.text());
+    output::print(results.text());
     write(json, || format!("{:#}\n", results.document()))?;
     write(html, || results.page())?;
     write(svg, || results.goodput_svg().unwrap_or_default())?;
@@ -232,13 +229,13 @@ fn status(results: &crate::bench::Results, required: Option<f64>) -> u8 {
     match results.goodput_kept() {
         Some(kept) if kept >= required => 0,
         Some(kept) => {
-            complain(&format!(
+            output::complain(&format!(
                 "error: the first arm kept {kept:.2} of its best goodput, not the {required} required"
             ));
             GOODPUT
         }
         None => {
-            complain("error: the first arm's goodput is not known");
+            output::complain("error: the first arm's goodput is not known");
             GOODPUT
         }
     }

@@ -26,7 +26,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{USAGE, complain, is_ignored, print, values};
+use super::{output, signals::is_ignored, usage, values};
 
 /// Dial many servers at once, wait for all of them, and say how each fared.
 ///
@@ -106,11 +106,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.file {
         match read_targets(file) {
             Ok(read) => targets.extend(read),
-            Err(sentence) => return Ok(wrong_usage(&sentence)),
+            Err(sentence) => return Ok(usage::wrong(&sentence)),
         }
     }
     if targets.is_empty() {
-        return Ok(wrong_usage("there is no target; give HOST:PORT, once or several times, or --file F"));
+        return Ok(usage::wrong("there is no target; give HOST:PORT, once or several times, or --file F"));
     }
     let config = Config {
         timeout: args.timeout,
@@ -133,9 +133,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(128 + signal));
     }
     if args.json {
-        print(format_args!("{:#}\n", document(&outcomes)));
+        output::print(format_args!("{:#}\n", document(&outcomes)));
     } else if !args.quiet {
-        print(format_args!("{}\n", table(&outcomes).trim_fmt()));
+        output::print(format_args!("{}\n", table(&outcomes).trim_fmt()));
         explain(&outcomes);
     }
     let succeeded = outcomes.iter().filter(|outcome| outcome.failure.is_none()).count();
@@ -147,7 +147,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some((program, arguments)) => {
             // It takes this process's place, so that its status and its signals are its own.
             let error = crate::limits::with_found(|| Command::new(program).args(arguments).exec());
-            complain(&format!("error: cannot run {}: {error}", program.display()));
+            output::complain(&format!("error: cannot run {}: {error}", program.display()));
             // As a shell says it.
             Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
         }
@@ -175,11 +175,6 @@ fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32>> {
     };
     thread::Builder::new().name("signals".into()).spawn(heed).context(cannot)?;
     Ok(caught)
-}
-
-fn wrong_usage(sentence: &str) -> ExitCode {
-    complain(&format!("error: {sentence}"));
-    ExitCode::from(USAGE)
 }
 
 /// The targets in a file, or the sentence that says what is wrong with it.
@@ -306,7 +301,7 @@ fn milliseconds(time: Duration) -> String {
 fn explain(outcomes: &[Outcome]) {
     for outcome in outcomes {
         if let Some(failure) = &outcome.failure {
-            complain(&format!("{}: {}", outcome.target, failure.message));
+            output::complain(&format!("{}: {}", outcome.target, failure.message));
         }
     }
 }
