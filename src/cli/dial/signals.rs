@@ -1,0 +1,42 @@
+//! What a dial does at signals: it ends. It does not know what it was dialing for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use anyhow::Context;
+use overfall::dial::Cancel;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
+
+use crate::cli::signals::is_ignored;
+
+/// Ends the dialing at the first signal that is to end it, of which the number is noted, and the process
+/// at the second. As the first process of a container it would else ignore them.
+pub(super) fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32>> {
+    let cannot = "cannot catch signals";
+    let (caught, again) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
+    let ending: Vec<_> =
+        [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    for &signal in &ending {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).context(cannot)?;
+    }
+    let mut signals = Signals::new(ending).context(cannot)?;
+    let (cancel, noted) = (cancel.clone(), Arc::clone(&caught));
+    let heed = move || {
+        for signal in signals.forever() {
+            noted.store(signal, SeqCst);
+            again.store(true, SeqCst);
+            cancel.cancel();
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(heed).context(cannot)?;
+    Ok(caught)
+}
