@@ -1,3 +1,6 @@
+//! The command `overfall balance`: its flags, and what USR1 shows. It does not know how connections are
+//! spread.
+
 use std::{fmt, process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -92,43 +95,13 @@ impl Running for Balancer {
     }
 }
 
+/// The upstreams, their line and the counters, one under the other.
 struct Status(balance::Snapshot, overfall::Metrics);
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(snapshot, metrics) = self;
-        let mut table = Table::new();
-        table.load_style(NOTHING).force_no_tty();
-        table.set_header([
-            "upstream",
-            "state",
-            "open",
-            "connecting",
-            "connected",
-            "failed",
-            "busy",
-            "lacked",
-            "connect",
-            "sent",
-            "received",
-        ]);
-        for upstream in &snapshot.upstreams {
-            let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-            table.add_row([
-                Cell::new(&upstream.name),
-                Cell::new(if upstream.up { "up" } else { "down" }),
-                number(upstream.open.to_string()),
-                number(upstream.connecting.to_string()),
-                number(upstream.connected.to_string()),
-                number(upstream.failed.to_string()),
-                number(upstream.busy.to_string()),
-                number(upstream.lacked.to_string()),
-                number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
-                number(upstream.sent.to_string()),
-                number(upstream.received.to_string()),
-            ]);
-        }
-        writeln!(f, "{table}")?;
+        writeln!(f, "{}", table(&snapshot.upstreams))?;
         for (name, value) in [
             ("line_waiting", snapshot.waiting as u64),
             ("line_shed", snapshot.line_shed),
@@ -142,4 +115,39 @@ impl fmt::Display for Status {
         }
         metrics.fmt(f)
     }
+}
+
+fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).force_no_tty();
+    table.set_header([
+        "upstream",
+        "state",
+        "open",
+        "connecting",
+        "connected",
+        "failed",
+        "busy",
+        "lacked",
+        "connect",
+        "sent",
+        "received",
+    ]);
+    for upstream in upstreams {
+        let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row([
+            Cell::new(&upstream.name),
+            Cell::new(if upstream.up { "up" } else { "down" }),
+            number(upstream.open.to_string()),
+            number(upstream.connecting.to_string()),
+            number(upstream.connected.to_string()),
+            number(upstream.failed.to_string()),
+            number(upstream.busy.to_string()),
+            number(upstream.lacked.to_string()),
+            number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
+            number(upstream.sent.to_string()),
+            number(upstream.received.to_string()),
+        ]);
+    }
+    table
 }

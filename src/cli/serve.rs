@@ -1,3 +1,6 @@
+//! The command `overfall serve`: its flags, and which app they stand for. It does not know how the app is
+//! served.
+
 use std::{process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};

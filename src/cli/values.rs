@@ -1,4 +1,4 @@
-//! What the flags' values mean.
+//! What the flags' values mean. It does not know which flag has them.
 
 /// An address to listen on: `HOST:PORT`, and the host may be a name, or nothing for all addresses.
 pub(super) fn address(text: &str) -> Result<String, String> {
