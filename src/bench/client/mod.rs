@@ -1,5 +1,9 @@
-//! The load: many connections on one thread, in a closed or an open loop.
+//! The load: many connections on one thread, in a closed or an open loop. It knows an address, not the
+//! server behind it.
 
+mod dialed;
+mod load;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -7,7 +11,6 @@ use std::{
     collections::VecDeque,
     io,
     mem::MaybeUninit,
-    net::SocketAddr,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -19,116 +22,18 @@ use rustix::{
         poll,
     },
     io::Errno,
-    net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt},
+    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
     time::{ClockId, clock_gettime},
 };
 
-use super::{
-    exchange::{Exchange, Verdict},
-    pacer::{Due, Pacer},
-    stats::Latencies,
+use self::{dialed::Dialed, tally::End};
+pub(crate) use self::{
+    load::{GiveUp, Load, Loop},
+    tally::Tally,
 };
+use super::pacer::{Due, Pacer};
 
-/// When requests are made.
-#[derive(Debug)]
-pub(crate) enum Loop {
-    /// So many clients, each of which waits for its reply before it asks again.
-    Closed(usize),
-    /// Whenever the pacer says so, whatever the server does.
-    Open(Pacer),
-}
-
-/// How a client gives up at its deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GiveUp {
-    Close,
-    Reset,
-}
-
-/// One measurement.
-#[derive(Debug)]
-pub(crate) struct Load {
-    pub(crate) addr: SocketAddr,
-    pub(crate) exchange: Exchange,
-    pub(crate) pace: Loop,
-    pub(crate) deadline: Duration,
-    pub(crate) give_up: GiveUp,
-    /// At the beginning, cut off.
-    pub(crate) warm_up: Duration,
-    pub(crate) duration: Duration,
-}
-
-/// What came of the requests that were intended for the time after the warm-up.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    pub(crate) elapsed: Duration,
-    /// Requests that should have been started.
-    pub(crate) intended: u64,
-    pub(crate) sent: u64,
-    /// Requests that were due but could not be started: too late, or no socket.
-    pub(crate) dropped: u64,
-    /// Correct replies within the deadline.
-    pub(crate) good: u64,
-    /// Connections refused, or closed without a reply.
-    pub(crate) refused: u64,
-    pub(crate) reset: u64,
-    pub(crate) timed_out: u64,
-    /// Replies that are not what they should be.
-    pub(crate) wrong: u64,
-    /// From the intended time to the reply, or to giving up.
-    pub(crate) response: Latencies,
-    /// From the real start to the reply, of the good ones.
-    pub(crate) service: Latencies,
-    /// From the intended time to the real start.
-    pub(crate) lag: Latencies,
-    /// CPU time of this thread.
-    pub(crate) cpu: Duration,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self {
-            elapsed: Duration::ZERO,
-            intended: 0,
-            sent: 0,
-            dropped: 0,
-            good: 0,
-            refused: 0,
-            reset: 0,
-            timed_out: 0,
-            wrong: 0,
-            response: Latencies::new(),
-            service: Latencies::new(),
-            lag: Latencies::new(),
-            cpu: Duration::ZERO,
-        }
-    }
-
-    pub(crate) fn per_s(&self, count: u64) -> f64 {
-        count as f64 / self.elapsed.as_secs_f64()
-    }
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Good,
-    Refused,
-    Reset,
-    TimedOut,
-    Wrong,
-}
-
-/// A connection under way. Its slot's generation tells events and deadlines of its predecessors.
-struct Dialed {
-    socket: OwnedFd,
-    intended: Instant,
-    started: Instant,
-    unsent: bool,
-    /// What came of a reply that is not whole.
-    received: Vec<u8>,
-}
-
+/// A place for a connection. Its generation tells events and deadlines of its predecessors.
 #[derive(Default)]
 struct Slot {
     generation: u32,
@@ -312,8 +217,7 @@ impl Client<'_> {
             self.resting += usize::from(self.closed);
             return;
         };
-        self.slots[index as usize].dialed =
-            Some(Dialed { socket, intended, started, unsent: true, received: Vec::new() });
+        self.slots[index as usize].dialed = Some(Dialed::new(socket, intended, started));
         self.deadlines.push_back((intended + self.load.deadline, index, generation));
         self.sent(intended, started);
     }
@@ -345,16 +249,8 @@ impl Client<'_> {
 
     fn heed(&mut self, index: u32) {
         let exchange = self.load.exchange;
-        let Some(dialed) = &mut self.slots[index as usize].dialed else { return };
-        if dialed.unsent {
-            match net::send(&dialed.socket, exchange.request, SendFlags::NOSIGNAL) {
-                Ok(_) => dialed.unsent = false,
-                Err(Errno::AGAIN) => return,
-                Err(Errno::CONNREFUSED) => return self.end(index, End::Refused),
-                Err(_) => return self.end(index, End::Reset),
-            }
-        }
-        if let Some(end) = dialed.receive(&exchange) {
+        let dialed = self.slots[index as usize].dialed.as_mut();
+        if let Some(end) = dialed.and_then(|dialed| dialed.go_on(&exchange)) {
             self.end(index, end);
         }
     }
@@ -368,7 +264,7 @@ impl Client<'_> {
         let again = more && end == End::Good && self.load.exchange.kept;
         let asked = again && dialed.ask_again(self.load.exchange.request, now);
         if self.is_measured(intended) {
-            self.count(end, now - intended, now - started);
+            self.tally.count(end, now - intended, now - started, self.load.deadline);
         }
         if asked {
             self.tally.intended += u64::from(self.is_measured(now));
@@ -390,69 +286,6 @@ impl Client<'_> {
             let _ = sockopt::set_socket_linger(&dialed.socket, Some(Duration::ZERO));
         }
         self.vacant.push(index);
-    }
-
-    fn count(&mut self, end: End, response: Duration, service: Duration) {
-        let tally = &mut self.tally;
-        // A reply that came when its client had given up in its mind is no good one.
-        let end = if end == End::Good && response > self.load.deadline { End::TimedOut } else { end };
-        match end {
-            End::Good => tally.good += 1,
-            End::Refused => tally.refused += 1,
-            End::Reset => tally.reset += 1,
-            End::TimedOut => tally.timed_out += 1,
-            End::Wrong => tally.wrong += 1,
-        }
-        if matches!(end, End::Good | End::TimedOut) {
-            tally.response.record(response);
-        }
-        if end == End::Good {
-            tally.service.record(service);
-        }
-    }
-}
-
-impl Dialed {
-    /// Reads what is there; how the request ended, if it has.
-    fn receive(&mut self, exchange: &Exchange) -> Option<End> {
-        let mut piece = [0; 4096];
-        loop {
-            match rustix::io::read(&self.socket, &mut piece) {
-                Ok(0) if self.received.is_empty() => return Some(End::Refused),
-                Ok(0) => return Some(End::Wrong),
-                Ok(count) => match self.judge(&piece[..count], exchange) {
-                    Verdict::More => {}
-                    Verdict::Good => return Some(End::Good),
-                    Verdict::Refused => return Some(End::Refused),
-                    Verdict::Wrong => return Some(End::Wrong),
-                },
-                Err(Errno::AGAIN) => return None,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNREFUSED) => return Some(End::Refused),
-                Err(_) => return Some(End::Reset),
-            }
-        }
-    }
-
-    /// Most replies come in one piece, which is then not kept.
-    fn judge(&mut self, piece: &[u8], exchange: &Exchange) -> Verdict {
-        if self.received.is_empty() {
-            let verdict = exchange.judge(piece);
-            if verdict == Verdict::More {
-                self.received.extend_from_slice(piece);
-            }
-            return verdict;
-        }
-        self.received.extend_from_slice(piece);
-        exchange.judge(&self.received)
-    }
-
-    /// Sends the next request on the same connection; whether that was possible.
-    fn ask_again(&mut self, request: &[u8], now: Instant) -> bool {
-        self.intended = now;
-        self.started = now;
-        self.received.clear();
-        net::send(&self.socket, request, SendFlags::NOSIGNAL).is_ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     thread,
 };
 
@@ -56,6 +56,7 @@ fn measure(load: Load) -> Tally {
 #[test]
 fn a_known_delay_is_measured() {
     let addr = serve(|_, stream| {
+        // This is the delay.
         thread::sleep(30 * MS);
         answer(stream, HELLO);
     });
@@ -105,6 +106,7 @@ fn a_stall_shows_in_the_tail() {
     thread::spawn(move || {
         for (index, stream) in listener.incoming().enumerate() {
             if index == 50 {
+                // This is the stall.
                 thread::sleep(200 * MS);
             }
             answer(stream.unwrap(), HELLO);
@@ -137,6 +139,7 @@ fn a_closed_loop_has_no_more_under_way_than_its_clients() {
         let mut message = [0; 32];
         while stream.read_exact(&mut message).is_ok() {
             highest.fetch_max(counted.fetch_add(1, SeqCst) + 1, SeqCst);
+            // A slow server: all clients' requests are under way at once, and one more would be seen.
             thread::sleep(MS);
             counted.fetch_sub(1, SeqCst);
             if stream.write_all(&message).is_err() {
