@@ -1,4 +1,5 @@
-//! The limit of open files: raised for ourselves, and as it was found for what we start.
+//! The limit of open files: raised for ourselves, and as it was found for what we start. It does not know
+//! what has the files open.
 
 use std::sync::OnceLock;
 
