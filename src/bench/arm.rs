@@ -1,4 +1,5 @@
-//! One server under test: started as a process of its own, awaited, stopped.
+//! One server under test: started as a process of its own, awaited, stopped. It does not know what is
+//! asked of it.
 
 use std::{
     io::{self, BufRead, BufReader},

@@ -1,4 +1,4 @@
-//! What is asked of a server, and what counts as its answer.
+//! What is asked of a server, and what counts as its answer. It knows bytes, no connection.
 
 /// A protocol that a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

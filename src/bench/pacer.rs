@@ -1,4 +1,4 @@
-//! When arrivals are due in an open loop: arithmetic alone, no clock.
+//! When arrivals are due in an open loop: arithmetic alone. It knows neither a clock nor what arrives.
 
 use std::time::Duration;
 

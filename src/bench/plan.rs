@@ -1,12 +1,12 @@
-//! What is measured: the options, and the cells that follow from them.
+//! What is measured: the options, and the cells that follow from them. It does not know how it is measured.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use rustix::thread::CpuSet;
 
 use super::{
     arm::{Arm, Duty},
-    client::GiveUp,
+    client::{GiveUp, Load, Loop},
     exchange::{Exchange, Protocol},
     pacer::Arrivals,
 };
@@ -73,10 +73,10 @@ pub(crate) struct Pin {
     pub(crate) client: usize,
 }
 
-/// Cut off at the beginning of each cell.
+/// Cut off at the beginning of a cell, but in an overload.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(250);
-/// The same in an overload, of which only what lasts is of interest: a server that lets bursts through
-/// has to see first that it is none.
+/// Cut off at the beginning of an overload, of which only what lasts is of interest: a server that lets
+/// bursts through has to see first that it is none.
 const ONSET: Duration = Duration::from_secs(2);
 /// Permits of the arm limit for each of the pool's workers.
 const PERMITS: usize = 17;
@@ -85,7 +85,7 @@ pub(crate) const CLIENTS: usize = 64;
 /// Active clients beside the silent ones.
 pub(crate) const ACTIVE: usize = 16;
 /// Closed-loop requests are given up after this, for they have no deadline of their own.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Descriptors beside the connections.
 const RESERVED: usize = 200;
 
@@ -143,6 +143,21 @@ impl Plan {
         self.protocol.exchange(matches!(scenario, Scenario::Keepalive | Scenario::Idle))
     }
 
+    /// What the clients do in a scenario.
+    pub(crate) fn load(&self, scenario: Scenario, addr: SocketAddr, pace: Loop) -> Load {
+        let deadline = if scenario == Scenario::Overload { self.deadline } else { PATIENCE };
+        Load {
+            addr,
+            exchange: self.exchange(scenario),
+            pace,
+            deadline,
+            give_up: self.give_up,
+            warm_up: Self::warm_up(scenario),
+            duration: self.duration,
+        }
+    }
+
+    /// What the server does in a scenario.
     pub(crate) fn duty(&self, scenario: Scenario) -> Duty {
         let permits = self.workers * PERMITS;
         let app = self.exchange(scenario).app;
@@ -174,7 +189,7 @@ impl Plan {
         }
     }
 
-    /// The same for an overload at this rate.
+    /// Whether this machine has descriptors and ports for an overload at this rate; else what to change.
     pub(crate) fn check_rate(&self, rate: f64, descriptors: usize, ports: usize) -> Result<(), String> {
         // Each request has a descriptor until its deadline, and a port for a second longer, which is
         // how long loopback keeps one that was closed.

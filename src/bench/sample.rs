@@ -1,4 +1,4 @@
-//! Watching a server through /proc.
+//! Watching a server through /proc. It knows processes, not what they serve.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
 //! What is made of the figures: quantiles, medians over rounds, ratios, and the capacity search.
+//! It does not know what they are figures of.
 
 use std::time::Duration;
 

@@ -24,8 +24,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 pub(super) use self::args::Args;
 use super::{output, usage};
 use crate::bench::{
-    Results,
     plan::{Plan, cpu_set},
+    results::Results,
     run as measure,
 };
 

@@ -7,10 +7,8 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use super::args::{Args, Pinning};
 use crate::bench::{
     arm::{Arm, How},
-    descriptor_limit,
+    machine::{descriptor_limit, environment, ports},
     plan::{Pin, Plan, Scenario},
-    ports,
-    report::environment,
 };
 
 /// What the flags amount to, or the sentence that says what is wrong with them.
