@@ -154,13 +154,16 @@ fn arms_that_fail_are_named_and_the_others_still_run() {
 fn an_arm_that_dies_says_its_last_words() {
     let addr = free_addr();
     let program = env!("CARGO_BIN_EXE_overfall");
+    // It dies while it is measured: when all 64 clients of the closed loop have their connections.
     let script = format!(
-        "mortal=sh -c '{program} serve -q --listen {{addr}} & sleep 0.4; kill -9 $!; echo farewell >&2; exit 5'@{addr}"
+        "mortal=sh -c '{program} serve -q --app {{app}} --listen {{addr}} & \
+         until [ $(ls /proc/$!/fd | wc -l) -gt 64 ]; do sleep 0.01; done; \
+         kill -9 $!; echo farewell >&2; exit 5'@{addr}"
     );
-    let output = bench(&["--scenario", "connections", "--arm", "pool", "--against", &script]);
+    let output = bench(&["--scenario", "keepalive", "--arm", "pool", "--against", &script]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("failed: mortal in connections: it ended with exit status: 5: farewell"), "{text}");
+    assert!(text.contains("failed: mortal in keepalive: it ended with exit status: 5: farewell"), "{text}");
 }
 
 #[test]
