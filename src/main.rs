@@ -1,4 +1,5 @@
-//! The command `overfall`: parses the command line, runs a command, and ends with its status.
+//! The command `overfall`: parses the command line, runs a command, and ends with its status. It knows none
+//! of the commands.
 
 mod bench;
 mod cli;

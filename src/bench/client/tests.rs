@@ -1,4 +1,5 @@
-//! Fake servers with known faults must be reported as such.
+//! Fake servers with known faults must be reported as such. The tests know what a fault looks like from
+//! outside, not how the client sees it.
 
 use std::{
     io::{Read, Write},
