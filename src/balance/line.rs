@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::upstream::Lease;
+use super::upstreams::Lease;
 use crate::server::Waker;
 
 /// The upstreams at which a connection has been in vain. They are forgotten after a while: meanwhile

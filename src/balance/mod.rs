@@ -15,13 +15,13 @@
 //! and a worker moves what is there. A connection that is being made to an upstream is parked as
 //! well, and so is one that waits for a place at an upstream.
 
+mod checks;
 mod config;
-mod health;
+mod flow;
 mod line;
-mod relay;
 mod relays;
 mod selection;
-mod upstream;
+mod upstreams;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -31,11 +31,11 @@ use std::{
     time::Duration,
 };
 
+use self::{checks::Stop, relays::Relays, upstreams::Upstreams};
 pub use self::{
     config::{AllDown, Config, UpstreamConfig},
     selection::Policy,
 };
-use self::{health::Stop, relays::Relays, upstream::Upstreams};
 use crate::{
     error::{Error, Result},
     server::{Builder, Handle, descriptor_limit},
@@ -73,7 +73,7 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
         let (upstreams, stop) = (Arc::clone(&upstreams), Arc::clone(&stop));
         let died = handle.on_death("the thread that checks upstreams");
         let run = move || {
-            let run = AssertUnwindSafe(|| health::run(&upstreams, &config, &stop));
+            let run = AssertUnwindSafe(|| checks::run(&upstreams, &config, &stop));
             if panic::catch_unwind(run).is_err() {
                 died();
             }

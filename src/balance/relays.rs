@@ -6,9 +6,9 @@ use rustix::io::Errno;
 
 use super::{
     Config,
+    flow::{AtEnd, Flow, Pipes},
     line::{Tried, Turn, Waiter},
-    relay::{AtEnd, Flow, Pipes},
-    upstream::{Lease, Place, Upstreams},
+    upstreams::{Lease, Place, Upstreams},
 };
 use crate::{
     server::{Connection, Handler, Next, Refusal},

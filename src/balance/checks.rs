@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     Config,
-    upstream::{OFTEN, Upstreams},
+    upstreams::{OFTEN, Upstreams},
 };
 use crate::{
     dial::{self, Cancel, Class, dial_with},
