@@ -11,7 +11,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    Config,
+    config::Config,
     upstreams::{OFTEN, Upstreams},
 };
 use crate::{

@@ -1,6 +1,8 @@
+//! What a balancer is told: its upstreams, and how it works. It knows no running balancer.
+
 use std::{net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use super::Policy;
+use super::selection::Policy;
 use crate::{
     error::{Error, Result},
     sys::names,

@@ -5,10 +5,10 @@ use std::{borrow::Cow, io, sync::Arc, time::Instant};
 use rustix::io::Errno;
 
 use super::{
-    Config,
+    config::Config,
     flow::{AtEnd, Flow, Pipes},
-    line::{Tried, Turn, Waiter},
-    upstreams::{Lease, Place, Upstreams},
+    tried::Tried,
+    upstreams::{Lease, Place, Turn, Upstreams, Waiter},
 };
 use crate::{
     server::{Connection, Handler, Next, Refusal},

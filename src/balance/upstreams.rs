@@ -13,15 +13,22 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::{
-    AllDown, Config, UpstreamConfig,
-    line::{Line, Tried, Turn, Waiter},
+    config::{AllDown, Config, UpstreamConfig},
+    line,
     selection::{Candidate, Selection},
+    status::{Snapshot, UpstreamStatus},
+    tried::Tried,
 };
 use crate::{
     overload::{Change, Gate, Kind, Take, Terms, Wait, Watch},
     server::Waker,
     sys::wait::Bell,
 };
+
+type Line = line::Line<Lease>;
+/// One that waits in line for a place at an upstream.
+pub(super) type Waiter = line::Waiter<Lease>;
+pub(super) type Turn = line::Turn<Lease>;
 
 /// All upstreams and the line before them.
 #[derive(Debug)]
@@ -245,7 +252,7 @@ impl Upstreams {
         let shared = Shared {
             counts: vec![Counts::default(); all.len()],
             selection: Selection::new(config.policy, all.len()),
-            line: Line::default(),
+            line: Line::new(),
             watch: Watch::default(),
             refused_no_upstream: 0,
             refused_line_full: 0,
@@ -524,9 +531,9 @@ impl Upstreams {
     }
 
     /// A line for each upstream, and what is so for all of them.
-    pub(super) fn snapshot(&self) -> super::Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let shared = self.shared.lock();
-        let status = |(upstream, counts): (&Upstream, &Counts)| super::UpstreamStatus {
+        let status = |(upstream, counts): (&Upstream, &Counts)| UpstreamStatus {
             name: upstream.name.clone(),
             addr: upstream.addr(0),
             up: !counts.down,
@@ -540,7 +547,7 @@ impl Upstreams {
             sent: upstream.sent.load(Relaxed),
             received: upstream.received.load(Relaxed),
         };
-        super::Snapshot {
+        Snapshot {
             upstreams: self.all.iter().zip(&shared.counts).map(status).collect(),
             waiting: shared.line.len(),
             refused_no_upstream: shared.refused_no_upstream,

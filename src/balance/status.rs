@@ -1,0 +1,55 @@
+//! How the upstreams fare, for people and for the command. It knows no way to find that out.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// How the upstreams fare at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// In the order in which they were given.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Connections that wait for a place at an upstream now.
+    pub waiting: usize,
+    /// Connections refused because there was no upstream for them.
+    pub refused_no_upstream: u64,
+    /// Connections refused because they would have waited too long for a place at an upstream.
+    pub refused_line_full: u64,
+    /// Connections refused because they had waited too long.
+    pub line_shed: u64,
+    /// Connections that were reset by their client while they waited.
+    pub line_gone: u64,
+    /// Overloads of the upstreams that have begun: that more came than they could serve in time.
+    pub overloads_begun: u64,
+    /// Those of them that are over.
+    pub overloads_ended: u64,
+}
+
+/// How one upstream fares.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct UpstreamStatus {
+    /// As it was given.
+    pub name: String,
+    /// Its address; of several, the one that is tried first.
+    pub addr: SocketAddr,
+    /// It is used.
+    pub up: bool,
+    /// Connections that it has now.
+    pub open: usize,
+    /// Connections that are being made.
+    pub connecting: usize,
+    /// Connections that were made.
+    pub connected: u64,
+    /// Connections that could not be made.
+    pub failed: u64,
+    /// Connections that it has reset before anything was sent: it is there, but busy.
+    pub busy: u64,
+    /// Connections for which this side had no descriptor, memory or port.
+    pub lacked: u64,
+    /// How long making one takes, of the latest.
+    pub connect_time: Duration,
+    /// Bytes sent to it.
+    pub sent: u64,
+    /// Bytes received from it.
+    pub received: u64,
+}
