@@ -10,10 +10,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{
-    config::Config,
-    upstreams::{OFTEN, Upstreams},
-};
+use super::{config::Config, upstreams::Upstreams};
 use crate::{
     dial::{self, Cancel, Class, dial_with},
     error::{Error, Result},
@@ -43,6 +40,10 @@ impl Stop {
 
 /// Upstreams are checked in so many parts of the interval, so that not all are dialed at once.
 const PARTS: usize = 4;
+/// One that has gone down is checked as often as this,
+const OFTEN: Duration = Duration::from_millis(50);
+/// for so long.
+const RECENTLY: Duration = Duration::from_secs(10);
 
 /// Checks until it is told to end.
 pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
@@ -65,7 +66,7 @@ pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
             next = (next + pause).max(Instant::now());
         }
         upstreams.report();
-        let down = upstreams.recently_down();
+        let down = upstreams.down_for_less_than(RECENTLY);
         let until = if down.is_empty() { next } else { next.min(Instant::now() + OFTEN) };
         let mut fds =
             [PollFd::new(&stop.bell, PollFlags::IN), PollFd::new(&upstreams.gone_down, PollFlags::IN)];

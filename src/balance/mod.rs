@@ -19,10 +19,13 @@ mod checks;
 mod config;
 mod flow;
 mod line;
+mod places;
+mod refusals;
 mod relays;
 mod selection;
 mod status;
 mod tried;
+mod upstream;
 mod upstreams;
 
 use std::{
@@ -58,7 +61,7 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     config.validate()?;
     let addrs = config.resolve()?;
     tracing::info!(?config, "balancing");
-    let upstreams = Upstreams::new(config.clone(), addrs, server.patience_in_force());
+    let upstreams = Upstreams::new(&config, addrs, server.patience_in_force());
     let upstreams = upstreams.map_err(|errno| Error::start("the balancer", errno))?;
     // Both sides have one; a bulk has a pipe, and a check a socket and a bell.
     let pipes = (descriptor_limit() / PIPES_SHARE).clamp(1, MOST_PIPES);
