@@ -1,10 +1,13 @@
-//! Active checks: each upstream is dialed once in an interval, a part of them at a time.
+//! Active checks: each upstream is dialed once in an interval, a part of them at a time. It says how
+//! each went, and knows neither connections nor what follows from a check.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -17,21 +20,59 @@ use crate::{
     sys::wait::{Bell, poll_until},
 };
 
-/// Tells the thread that checks to end.
+/// The thread that checks. It is told to end, and waited for, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct Checks {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checks {
+    /// Begins to check; `died` is called if the thread panics.
+    pub(super) fn start(
+        upstreams: Arc<Upstreams>,
+        config: Config,
+        died: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let stop = Arc::new(Stop::new()?);
+        let told = Arc::clone(&stop);
+        let run = move || {
+            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told));
+            if panic::catch_unwind(run).is_err() {
+                died();
+            }
+        };
+        let thread = thread::Builder::new().name("checks".into()).spawn(run);
+        let thread = Some(thread.map_err(|error| Error::start("the checks", error))?);
+        Ok(Self { stop, thread })
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells the thread to end.
+#[derive(Debug)]
+struct Stop {
     bell: Bell,
     dials: Cancel,
     stopped: AtomicBool,
 }
 
 impl Stop {
-    pub(super) fn new() -> Result<Self> {
+    fn new() -> Result<Self> {
         let bell = Bell::new().map_err(|errno| Error::start("the checks", errno))?;
         Ok(Self { bell, dials: Cancel::new()?, stopped: AtomicBool::new(false) })
     }
 
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         self.stopped.store(true, SeqCst);
         self.dials.cancel();
         self.bell.ring();
@@ -46,7 +87,7 @@ const OFTEN: Duration = Duration::from_millis(50);
 const RECENTLY: Duration = Duration::from_secs(10);
 
 /// Checks until it is told to end.
-pub(super) fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
+fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     let pause = config.check_interval / PARTS as u32;
     let how = dial::Config {
         // So that one that does not answer keeps no other from being checked.

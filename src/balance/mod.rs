@@ -30,12 +30,10 @@ mod upstreams;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    panic::{self, AssertUnwindSafe},
     sync::Arc,
-    thread::{self, JoinHandle},
 };
 
-use self::{checks::Stop, relays::Relays, upstreams::Upstreams};
+use self::{checks::Checks, relays::Relays, upstreams::Upstreams};
 pub use self::{
     config::{AllDown, Config, UpstreamConfig},
     selection::Policy,
@@ -73,22 +71,9 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
         let sentence = format!("the upstream {} is the balancer's own address; give another", own.name);
         return Err(Error::upstream(sentence));
     }
-    let stop = Arc::new(Stop::new()?);
-    let checks = {
-        let (upstreams, stop) = (Arc::clone(&upstreams), Arc::clone(&stop));
-        let died = handle.on_death("the thread that checks upstreams");
-        let run = move || {
-            let run = AssertUnwindSafe(|| checks::run(&upstreams, &config, &stop));
-            if panic::catch_unwind(run).is_err() {
-                died();
-            }
-        };
-        thread::Builder::new()
-            .name("checks".into())
-            .spawn(run)
-            .map_err(|error| Error::start("the checks", error))?
-    };
-    Ok(Balancer { handle, upstreams, stop, checks: Some(checks) })
+    let died = handle.on_death("the thread that checks upstreams");
+    let checks = Checks::start(Arc::clone(&upstreams), config, died)?;
+    Ok(Balancer { _checks: checks, handle, upstreams })
 }
 
 /// Whether a listener would get what is sent to this address.
@@ -110,10 +95,10 @@ fn is_own(addr: SocketAddr, listeners: &[SocketAddr]) -> bool {
 /// A running balancer. Dropping it ends the checks and shuts the server down.
 #[derive(Debug)]
 pub struct Balancer {
+    /// Before the handle, so that they have ended when the server shuts down.
+    _checks: Checks,
     handle: Handle,
     upstreams: Arc<Upstreams>,
-    stop: Arc<Stop>,
-    checks: Option<JoinHandle<()>>,
 }
 
 impl Balancer {
@@ -125,15 +110,5 @@ impl Balancer {
     /// How the upstreams fare.
     pub fn snapshot(&self) -> Snapshot {
         self.upstreams.snapshot()
-    }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        self.stop.stop();
-        if let Some(checks) = self.checks.take() {
-            // A panic there was reported already.
-            let _ = checks.join();
-        }
     }
 }
