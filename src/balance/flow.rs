@@ -1,4 +1,5 @@
-//! Moves bytes between two sockets, in both directions, as far as they go without waiting.
+//! One direction of a relay: moves bytes from one socket to another, as far as they go without waiting,
+//! and through pipes where they are many. It knows neither the other direction nor any upstream.
 
 use std::{
     io,
@@ -55,6 +56,15 @@ struct Pipe {
 #[derive(Debug)]
 struct Made(Arc<AtomicUsize>);
 
+impl Made {
+    /// None where there are so many already.
+    fn one_of(most: usize, made: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = made.fetch_add(1, Relaxed);
+        let counted = Self(Arc::clone(made));
+        (before < most).then_some(counted)
+    }
+}
+
 impl Drop for Made {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
@@ -94,42 +104,49 @@ impl Flow {
             }
             if from.ended || from.drained {
                 self.pipe.take().into_iter().for_each(|pipe| pipes.give(pipe));
-            }
-            if from.ended {
-                // Our side is still open, so the client cannot have closed in peace.
-                if self.ended && at_end == AtEnd::PassOn && from.is_gone() {
-                    from.fail();
-                    return Err(io::ErrorKind::ConnectionReset.into());
+                if from.ended {
+                    self.end(from, to, at_end)?;
                 }
-                if !self.ended && at_end == AtEnd::PassOn {
-                    // It fails when the other side is gone, which its own events say.
-                    let _ = shutdown(&to.socket, Shutdown::Write);
-                }
-                self.ended |= at_end != AtEnd::Hold;
-                return Ok(false);
-            }
-            if from.drained {
                 return Ok(false);
             }
             if self.bulk && self.pipe.is_none() {
                 self.pipe = pipes.take();
             }
-            match &mut self.pipe {
-                Some(pipe) => {
-                    pipe.held = from.splice_into(&pipe.write, PIPE_SIZE)?;
-                    self.bytes += pipe.held as u64;
-                    if pipe.held == 0 {
-                        // A splice that gives nothing says nothing: it stops at an urgent byte.
-                        self.copy(from, to, piece)?;
-                    } else {
-                        self.bulk = pipe.held >= Connection::INPUT_LIMIT;
-                    }
-                }
-                None => self.copy(from, to, piece)?,
+            // A splice that gives nothing says nothing: it stops at an urgent byte.
+            if !self.fill_pipe(from)? {
+                self.copy(from, to, piece)?;
             }
         }
         // What is left in the pipe waits for an event.
         Ok(to.is_flushed())
+    }
+
+    /// The end of the stream has come, maybe once more.
+    fn end(&mut self, from: &mut Wire, to: &Wire, at_end: AtEnd) -> io::Result<()> {
+        if at_end == AtEnd::PassOn {
+            // Our side is still open, so the client cannot have closed in peace.
+            if self.ended && from.is_gone() {
+                from.fail();
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if !self.ended {
+                // It fails when the other side is gone, which its own events say.
+                let _ = shutdown(&to.socket, Shutdown::Write);
+            }
+        }
+        self.ended |= at_end != AtEnd::Hold;
+        Ok(())
+    }
+
+    /// Whether there is a pipe, and something has come into it.
+    fn fill_pipe(&mut self, from: &mut Wire) -> io::Result<bool> {
+        let Some(pipe) = &mut self.pipe else { return Ok(false) };
+        pipe.held = from.splice_into(&pipe.write, PIPE_SIZE)?;
+        self.bytes += pipe.held as u64;
+        if pipe.held > 0 {
+            self.bulk = pipe.held >= Connection::INPUT_LIMIT;
+        }
+        Ok(pipe.held > 0)
     }
 
     /// Copies a piece. One that fills the buffer is the beginning of a bulk, for which a pipe is
@@ -168,10 +185,7 @@ impl Pipes {
     fn take(&self) -> Option<Pipe> {
         let spare = self.spare.lock().pop();
         spare.or_else(|| {
-            let made = Made(Arc::clone(&self.made));
-            if self.made.fetch_add(1, Relaxed) >= self.most {
-                return None;
-            }
+            let made = Made::one_of(self.most, &self.made)?;
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
             // A smaller one does as well.
             let _ = fcntl_setpipe_size(&write, PIPE_SIZE);

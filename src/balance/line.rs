@@ -43,6 +43,7 @@ impl<P> Waiter<P> {
     }
 }
 
+/// All who wait, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Line<P> {
     waiters: BTreeMap<u64, Arc<Waiter<P>>>,

@@ -1,4 +1,5 @@
-//! Which upstream gets the next connection: policy alone, on plain numbers.
+//! Which upstream gets the next connection: policy alone, on plain numbers. It knows neither upstreams
+//! nor when one may be chosen.
 
 use std::cmp::Ordering;
 
