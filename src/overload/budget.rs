@@ -52,7 +52,7 @@ impl Budget {
         self.left_us = (self.left_us - cost_us).max(-self.share * us(DEBT));
     }
 
-    /// The same for what belongs to a refusal that was counted before.
+    /// Takes off what more a refusal costs that was charged before: the mean of all is left as it is.
     pub(super) fn charge_more(&mut self, cost: Duration) {
         self.left_us = (self.left_us - us(cost)).max(-self.share * us(DEBT));
     }
