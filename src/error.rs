@@ -1,3 +1,5 @@
+//! What can go wrong, as a sentence for people. It knows neither who is told nor what is done about it.
+
 use std::{fmt, io, ops::RangeInclusive, time::Duration};
 
 /// What can go wrong when a server is set up or shut down.
