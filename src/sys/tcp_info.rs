@@ -49,9 +49,8 @@ impl TcpInfo {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write,
+        io::{ErrorKind, Read, Write},
         net::{TcpListener, TcpStream},
-        thread,
     };
 
     use rustix::net::sockopt;
@@ -63,8 +62,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"x").unwrap();
-        // In the kernel's queue, where nobody has accepted it yet.
-        thread::sleep(Duration::from_millis(100));
+        // In the kernel's queue, where nobody has accepted it yet, its client waits in vain.
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         let (server, _) = listener.accept().unwrap();
         let info = TcpInfo::of(&server).unwrap();
         assert!(info.age >= Duration::from_millis(80) && !info.gone, "{info:?}");

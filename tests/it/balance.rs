@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -188,19 +188,27 @@ fn a_slow_reader_fills_one_buffer_and_costs_no_worker() {
     const TOTAL: u64 = 256 * 1024 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").expect("it listens");
     let upstream = listener.local_addr().expect("it is bound");
-    let written = Arc::new(AtomicU64::new(0));
-    let progress = Arc::clone(&written);
+    let (written, stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (progress, blocks) = (Arc::clone(&written), Arc::clone(&stopped));
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, progress) = (stream.expect("a connection"), Arc::clone(&progress));
+            let mut stream = stream.expect("a connection");
+            let (progress, blocks) = (Arc::clone(&progress), Arc::clone(&blocks));
             thread::spawn(move || {
                 let mut kind = [0];
                 if stream.read_exact(&mut kind).is_err() || kind == *b"q" {
                     let _ = stream.write_all(b"quick");
                     return;
                 }
-                while progress.load(SeqCst) < TOTAL && stream.write_all(&[7; 65_536]).is_ok() {
-                    progress.fetch_add(65_536, SeqCst);
+                let piece = vec![7; 65_536];
+                stream.set_write_timeout(Some(SOON)).expect("a timeout");
+                while progress.load(SeqCst) < TOTAL {
+                    let left = usize::try_from(TOTAL - progress.load(SeqCst)).expect("a size");
+                    match stream.write(&piece[..left.min(piece.len())]) {
+                        Ok(count) => drop(progress.fetch_add(count as u64, SeqCst)),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocks.store(true, SeqCst),
+                        Err(_) => return,
+                    }
                 }
             });
         }
@@ -208,12 +216,8 @@ fn a_slow_reader_fills_one_buffer_and_costs_no_worker() {
     let balancer = start_on(builder().workers(1), config(&[upstream]));
     let mut slow = connect(addr(&balancer));
     slow.write_all(b"s").expect("it reads");
-    await_that("the upstream is stopped", || {
-        let before = written.load(SeqCst);
-        thread::sleep(SOON);
-        before > 0 && before == written.load(SeqCst)
-    });
-    assert!(written.load(SeqCst) < TOTAL / 2, "{}", written.load(SeqCst));
+    await_that("the upstream is stopped", || stopped.load(SeqCst));
+    assert!((1..TOTAL / 2).contains(&written.load(SeqCst)), "{}", written.load(SeqCst));
     let mut quick = connect(addr(&balancer));
     quick.write_all(b"q").expect("it reads");
     assert_eq!(rest(&quick), Ok(b"quick".to_vec()));

@@ -1,7 +1,7 @@
 //! Overload: who is shed, who is told, and what is left of it afterwards.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::{
         Arc,
@@ -22,7 +22,8 @@ use rustix::net::sockopt;
 
 use crate::support::*;
 
-/// Something that takes a while, by the wall clock.
+/// Something that takes a while, by the wall clock. It sleeps, since how long requests take is what the
+/// server goes by.
 fn slow(_: &Request<'_>) -> Response {
     thread::sleep(Duration::from_millis(2));
     Response::text("done")
@@ -40,6 +41,14 @@ fn keep_asking(handle: &Handle, stop: &AtomicBool) -> String {
             return status;
         }
     }
+}
+
+/// Has a client wait for a reply for so long, in vain.
+fn wait_in_vain(mut client: &TcpStream, time: Duration) {
+    client.set_read_timeout(Some(time)).expect("a timeout");
+    let heard = client.read(&mut [0]);
+    assert!(heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
 }
 
 #[test]
@@ -115,7 +124,7 @@ fn who_is_gone_is_not_served() {
         sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
     }
     // Longer than is in time in any case, so that the kernel is asked.
-    thread::sleep(Duration::from_millis(20));
+    wait_in_vain(&first, BRIEF);
     gate.open(1);
     assert_eq!(hear(&first), "unblocked");
     await_that("they are gone", || handle.metrics().gone == 5);
@@ -138,7 +147,7 @@ fn one_stall_sheds_nobody() {
         .collect();
     await_that("they wait", || handle.metrics().queue_depth == 10);
     // Long for any server that goes by a few milliseconds.
-    thread::sleep(Duration::from_millis(250));
+    wait_in_vain(&first, Duration::from_millis(250));
     gate.open(1);
     for (n, client) in waiting.iter().enumerate() {
         assert_eq!(hear(client), n.to_string());
