@@ -33,12 +33,9 @@
 //! Types are those of the crate `http`.
 
 mod body;
-mod chunked;
-mod date;
-mod head;
+pub(crate) mod codec;
 mod request;
 mod response;
-mod target;
 
 use std::{
     borrow::Cow,
@@ -55,8 +52,10 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Ve
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
     body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
-    chunked::Decoder,
-    head::{Framing, Head},
+    codec::{
+        chunked::Decoder,
+        head::{self, Framing, Head},
+    },
     response::{How, Sending},
 };
 use crate::{

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use super::{
     body::{Body, Incoming},
-    head::{self, Head},
+    codec::head::{self, Head},
 };
 
 /// What a client asks for.

@@ -9,7 +9,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use super::date;
+use super::codec::date;
 use crate::server::Connection;
 
 /// What a request is answered with.

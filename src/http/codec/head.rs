@@ -16,7 +16,7 @@ const TARGET_LIMIT: usize = 8 * 1024;
 
 /// How the end of a body is known (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Empty,
     Length(u64),
     Chunked,
@@ -24,7 +24,7 @@ pub(super) enum Framing {
 
 impl Framing {
     /// The length of the body, where it is known beforehand.
-    pub(super) fn length(self) -> Option<u64> {
+    pub(crate) fn length(self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
             Self::Length(length) => Some(length),
@@ -34,18 +34,18 @@ impl Framing {
 }
 
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
     /// HTTP/1.1, else 1.0.
-    pub(super) http_11: bool,
-    pub(super) framing: Framing,
+    pub(crate) http_11: bool,
+    pub(crate) framing: Framing,
     /// The client would send another request on this connection.
-    pub(super) persistent: bool,
+    pub(crate) persistent: bool,
     /// The client waits for `100 Continue` before it sends the body.
-    pub(super) expects_continue: bool,
+    pub(crate) expects_continue: bool,
     /// Bytes of the input that it takes.
-    pub(super) length: usize,
+    pub(crate) length: usize,
 }
 
 /// The head at the beginning of the input; none if it is not whole yet.
@@ -53,7 +53,7 @@ pub(super) struct Head {
 /// # Errors
 ///
 /// It will never be a head that can be answered other than with this status.
-pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
+pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(input, &mut fields) {
@@ -94,7 +94,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
 
 /// The fields of a head that was parsed before. Most handlers look at few of them or none, and to
 /// make the map is the most expensive part of a short request.
-pub(super) fn fields(head: &[u8]) -> HeaderMap {
+pub(crate) fn fields(head: &[u8]) -> HeaderMap {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let mut map = HeaderMap::new();
@@ -109,7 +109,7 @@ pub(super) fn fields(head: &[u8]) -> HeaderMap {
 }
 
 /// What an input that is full and still no whole head has too much of.
-pub(super) fn excess(input: &[u8]) -> StatusCode {
+pub(crate) fn excess(input: &[u8]) -> StatusCode {
     let line = input.trim_ascii_start();
     let target = line.splitn(2, |&byte| byte == b' ').nth(1).unwrap_or_default();
     let length = target.iter().position(|byte| b" \r\n".contains(byte)).unwrap_or(target.len());

@@ -7,7 +7,7 @@ const LINE_LIMIT: usize = 1024;
 const TRAILERS_LIMIT: usize = 8 * 1024;
 
 #[derive(Debug, Clone)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     state: State,
     /// Bytes of the line, or of the trailers, so far.
     line: usize,
@@ -43,25 +43,25 @@ enum State {
 /// What lies at the beginning of the input: so many bytes of framing, and then so many of data.
 /// Neither means that more input is needed, or that all has come.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) framing: usize,
-    pub(super) data: usize,
+pub(crate) struct Piece {
+    pub(crate) framing: usize,
+    pub(crate) data: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::Size { size: 0, digits: 0 }, line: 0 }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// What has been announced and not yet taken.
-    pub(super) fn announced(&self) -> u64 {
+    pub(crate) fn announced(&self) -> u64 {
         match self.state {
             State::Size { size, .. } | State::Extension { size } | State::SizeEnd { size } => size,
             State::Data { left } => left,
@@ -71,7 +71,7 @@ impl Decoder {
 
     /// Goes through the framing up to the next data. What it gives as framing is behind it; data
     /// is only when [`took`](Self::took) says so.
-    pub(super) fn advance(&mut self, input: &[u8]) -> Result<Piece, Malformed> {
+    pub(crate) fn advance(&mut self, input: &[u8]) -> Result<Piece, Malformed> {
         for (framing, &byte) in input.iter().enumerate() {
             match self.state {
                 State::Done => return Ok(Piece { framing, data: 0 }),
@@ -89,7 +89,7 @@ impl Decoder {
     }
 
     /// Says that so much of the data was taken.
-    pub(super) fn took(&mut self, data: usize) {
+    pub(crate) fn took(&mut self, data: usize) {
         if let State::Data { left } = self.state {
             let left = left - data as u64;
             self.state = if left == 0 { State::DataReturn } else { State::Data { left } };

@@ -1,0 +1,7 @@
+//! HTTP/1.1 as bytes: bytes in, bytes out. It knows no connection, no handler and no server, and what is to
+//! be made of what it reads is for others to say.
+
+pub(crate) mod chunked;
+pub(crate) mod date;
+pub(crate) mod head;
+mod target;
