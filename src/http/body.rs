@@ -11,7 +11,7 @@ use std::{
 
 use http::StatusCode;
 
-use super::codec::{chunked::Decoder, head::Framing};
+use super::codec::{chunked::Decoder, framing::Framing};
 use crate::server::{Connection, Hold};
 
 /// The body of a request, read as it comes: `&Body` is a [`Read`].

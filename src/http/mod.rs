@@ -54,7 +54,8 @@ use self::{
     body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
     codec::{
         chunked::Decoder,
-        head::{self, Framing, Head},
+        framing::Framing,
+        head::{self, Head},
     },
     response::{How, Sending},
 };

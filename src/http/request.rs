@@ -39,7 +39,7 @@ impl<'a> Request<'a> {
 
     /// The header fields.
     pub fn headers(&self) -> &HeaderMap {
-        self.headers.get_or_init(|| head::fields(&self.text))
+        self.headers.get_or_init(|| head::header_map(&self.text))
     }
 
     /// The body, to be read.

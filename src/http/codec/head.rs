@@ -1,37 +1,20 @@
 //! The head of a request: parsed by `httparse`, and then held to what RFC 9112 asks beyond syntax.
 //!
 //! What two parties could read differently is refused and never guessed at, since that is how
-//! requests are smuggled past a proxy.
+//! requests are smuggled past a proxy. It does not know what has come of the body.
 
 use std::mem::MaybeUninit;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::target;
+use super::{
+    fields::{self, lists},
+    framing::{Framing, FramingFields, Misframed},
+    target,
+};
 
-/// Header fields that a request may have.
-const FIELDS: usize = 100;
 /// Bytes that a target may have.
 const TARGET_LIMIT: usize = 8 * 1024;
-
-/// How the end of a body is known (RFC 9112, section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    Empty,
-    Length(u64),
-    Chunked,
-}
-
-impl Framing {
-    /// The length of the body, where it is known beforehand.
-    pub(crate) fn length(self) -> Option<u64> {
-        match self {
-            Self::Empty => Some(0),
-            Self::Length(length) => Some(length),
-            Self::Chunked => None,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Head {
@@ -54,9 +37,9 @@ pub(crate) struct Head {
 ///
 /// It will never be a head that can be answered other than with this status.
 pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut headers = [const { MaybeUninit::uninit() }; fields::MOST];
     let mut request = httparse::Request::new(&mut []);
-    let length = match request.parse_with_uninit_headers(input, &mut fields) {
+    let length = match request.parse_with_uninit_headers(input, &mut headers) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -83,7 +66,7 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
     let http_11 = request.version == Some(1);
     Ok(Some(Head {
         framing: meaning.framing(http_11)?,
-        persistent: meaning.is_persistent(http_11),
+        persistent: meaning.framing.is_persistent(http_11),
         expects_continue: http_11 && meaning.expects_continue,
         method,
         uri,
@@ -94,18 +77,13 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
 
 /// The fields of a head that was parsed before. Most handlers look at few of them or none, and to
 /// make the map is the most expensive part of a short request.
-pub(crate) fn fields(head: &[u8]) -> HeaderMap {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+pub(crate) fn header_map(head: &[u8]) -> HeaderMap {
+    let mut headers = [const { MaybeUninit::uninit() }; fields::MOST];
     let mut request = httparse::Request::new(&mut []);
-    let mut map = HeaderMap::new();
-    if request.parse_with_uninit_headers(head, &mut fields).is_ok() {
-        // What httparse takes for a name or a value, the map takes too.
-        map.extend(request.headers.iter().filter_map(|field| {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-            Some((name, HeaderValue::from_bytes(field.value).ok()?))
-        }));
+    match request.parse_with_uninit_headers(head, &mut headers) {
+        Ok(_) => fields::to_map(request.headers),
+        Err(_) => HeaderMap::new(),
     }
-    map
 }
 
 /// What an input that is full and still no whole head has too much of.
@@ -132,43 +110,25 @@ fn other_version(input: &[u8]) -> Result<Option<Head>, StatusCode> {
     }
 }
 
-/// What the fields say about the connection and the body.
+/// What the fields say that means something here.
 #[derive(Debug, Default)]
 struct Meaning<'a> {
     host: Option<&'a [u8]>,
-    close: bool,
-    keep_alive: bool,
     expects_continue: bool,
-    length: Option<u64>,
-    codings: Codings,
-}
-
-/// The transfer codings of the body.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Codings {
-    #[default]
-    None,
-    Chunked,
-    /// Something that is not known here.
-    Unknown,
+    framing: FramingFields,
 }
 
 impl<'a> Meaning<'a> {
     fn add(&mut self, name: &str, value: &'a [u8]) -> Result<(), StatusCode> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         if is("host") {
-            self.add_host(value)?;
-        } else if is("content-length") {
-            elements(value).try_for_each(|element| self.add_length(element))?;
-        } else if is("transfer-encoding") {
-            elements(value).try_for_each(|element| self.add_coding(element))?;
-        } else if is("connection") {
-            self.close |= lists(value, "close");
-            self.keep_alive |= lists(value, "keep-alive");
+            self.add_host(value)
         } else if is("expect") {
             self.expects_continue |= lists(value, "100-continue");
+            Ok(())
+        } else {
+            Ok(self.framing.add(name, value)?)
         }
-        Ok(())
     }
 
     /// There may be only one.
@@ -177,58 +137,24 @@ impl<'a> Meaning<'a> {
         if !again && target::is_host(value) { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
     }
 
-    /// All lengths must agree. One beyond any number is too large, whatever it is.
-    fn add_length(&mut self, element: &[u8]) -> Result<(), StatusCode> {
-        if element.is_empty() || !element.iter().all(u8::is_ascii_digit) {
-            return Err(StatusCode::BAD_REQUEST);
-        }
-        let digits = element.iter().map(|&digit| u64::from(digit - b'0'));
-        let length = digits.fold(0u64, |length, digit| length.saturating_mul(10).saturating_add(digit));
-        match self.length.replace(length) {
-            Some(before) if before != length => Err(StatusCode::BAD_REQUEST),
-            _ => Ok(()),
-        }
-    }
-
-    /// Others than chunked are not known here.
-    fn add_coding(&mut self, element: &[u8]) -> Result<(), StatusCode> {
-        let chunked = element.eq_ignore_ascii_case(b"chunked");
-        self.codings = match (self.codings, chunked) {
-            _ if element.is_empty() => return Err(StatusCode::BAD_REQUEST),
-            // Chunked is the last and there is but one.
-            (Codings::Chunked, _) => return Err(StatusCode::BAD_REQUEST),
-            (Codings::None, true) => Codings::Chunked,
-            _ => Codings::Unknown,
-        };
-        Ok(())
-    }
-
     /// RFC 9112, sections 3.2 and 6.3.
     fn framing(&self, http_11: bool) -> Result<Framing, StatusCode> {
-        match (self.codings, self.length) {
-            _ if http_11 && self.host.is_none() => Err(StatusCode::BAD_REQUEST),
-            (Codings::None, None | Some(0)) => Ok(Framing::Empty),
-            (Codings::None, Some(length)) => Ok(Framing::Length(length)),
-            // Neither both, nor a coding from a time that knew none.
-            (_, Some(_)) => Err(StatusCode::BAD_REQUEST),
-            _ if !http_11 => Err(StatusCode::BAD_REQUEST),
-            (Codings::Chunked, None) => Ok(Framing::Chunked),
-            (Codings::Unknown, None) => Err(StatusCode::NOT_IMPLEMENTED),
+        if http_11 && self.host.is_none() {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        // A request that names none has no body.
+        Ok(self.framing.framing(http_11)?.unwrap_or(Framing::Empty))
+    }
+}
+
+/// What the client of a request is told of it.
+impl From<Misframed> for StatusCode {
+    fn from(misframed: Misframed) -> Self {
+        match misframed {
+            Misframed::Malformed => Self::BAD_REQUEST,
+            Misframed::UnknownCoding => Self::NOT_IMPLEMENTED,
         }
     }
-
-    fn is_persistent(&self, http_11: bool) -> bool {
-        !self.close && (http_11 || self.keep_alive)
-    }
-}
-
-fn lists(value: &[u8], element: &str) -> bool {
-    elements(value).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
-}
-
-/// The elements of a list (RFC 9110, section 5.6.1).
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -317,7 +243,7 @@ mod tests {
                 _ => {}
             }
             if let Ok(Some(head)) = whole {
-                let seen = fields(&text[..head.length]);
+                let seen = header_map(&text[..head.length]);
                 let all = |name: &str| seen.get_all(name).iter().count();
                 let framed = all("content-length").min(1) + all("transfer-encoding").min(1);
                 let described = usize::from(head.framing != Framing::Empty);

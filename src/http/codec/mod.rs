@@ -3,5 +3,7 @@
 
 pub(crate) mod chunked;
 pub(crate) mod date;
+mod fields;
+pub(crate) mod framing;
 pub(crate) mod head;
 mod target;
