@@ -36,6 +36,7 @@ mod body;
 pub(crate) mod codec;
 mod request;
 mod response;
+mod sending;
 
 use std::{
     borrow::Cow,
@@ -57,7 +58,8 @@ use self::{
         framing::Framing,
         head::{self, Head},
     },
-    response::{How, Sending},
+    response::How,
+    sending::Sending,
 };
 use crate::{
     error::Result,

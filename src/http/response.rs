@@ -1,3 +1,6 @@
+//! The response that a function gives, and how its head is made. It does not know the request, nor
+//! whether the connection is kept: it is told.
+
 use std::{
     fmt,
     io::{self, Read, Write},
@@ -9,8 +12,14 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use super::codec::date;
+use super::{
+    codec::{framing::Framing, write},
+    sending::Sending,
+};
 use crate::server::Connection;
+
+/// A body up to this size is sent together with its head.
+const SMALL: usize = 64 * 1024;
 
 /// What a request is answered with.
 ///
@@ -41,7 +50,7 @@ impl Response {
         }
     }
 
-    /// The same, as `text/plain` in UTF-8.
+    /// A response with this text as its body, as `text/plain` in UTF-8, and the status 200.
     pub fn text(body: impl Into<Bytes>) -> Self {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         Self { headers: vec![(CONTENT_TYPE, plain)], ..Self::new(body) }
@@ -138,54 +147,28 @@ impl Response {
     }
 
     fn write_head(&self, out: &mut Vec<u8>, how: &How, dated: bool) {
-        if self.status == StatusCode::OK {
-            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        } else {
-            out.extend_from_slice(b"HTTP/1.1 ");
-            out.extend_from_slice(self.status.as_str().as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(self.status.canonical_reason().unwrap_or("").as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        write::status_line(out, self.status);
         for (name, value) in &self.headers {
-            append_name(out, name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            write::field(out, name, value.as_bytes());
         }
         if dated {
-            out.extend_from_slice(b"Date: ");
-            date::append(out);
-            out.extend_from_slice(b"\r\n");
+            write::date(out);
         }
+        write::framing(out, self.framing(how.http_11));
+        write::connection(out, how.keep, how.http_11, &self.options);
+        write::end(out);
+    }
+
+    /// What its head says of the end of its body (RFC 9110, sections 8.6 and 15.3.6).
+    fn framing(&self, http_11: bool) -> Option<Framing> {
         match &self.body {
-            // RFC 9110, sections 8.6 and 15.3.6.
-            _ if self.status == StatusCode::NO_CONTENT => {}
-            _ if self.status == StatusCode::RESET_CONTENT => out.extend_from_slice(b"Content-Length: 0\r\n"),
-            Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => {}
-            Body::Sized(bytes) => {
-                out.extend_from_slice(b"Content-Length: ");
-                // Writing to a vector does not fail.
-                let _ = write!(out, "{}\r\n", bytes.len());
-            }
-            Body::Streamed(_) if how.http_11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            Body::Streamed(_) => {}
+            _ if self.status == StatusCode::NO_CONTENT => None,
+            _ if self.status == StatusCode::RESET_CONTENT => Some(Framing::Empty),
+            Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => None,
+            Body::Sized(bytes) => Some(Framing::Length(bytes.len() as u64)),
+            Body::Streamed(_) if http_11 => Some(Framing::Chunked),
+            Body::Streamed(_) => None,
         }
-        let persistence: &[u8] = match (how.keep, how.http_11) {
-            (false, _) => b"close",
-            (true, false) => b"keep-alive",
-            (true, true) => b"",
-        };
-        if !(persistence.is_empty() && self.options.is_empty()) {
-            out.extend_from_slice(b"Connection: ");
-            out.extend_from_slice(persistence);
-            if !(persistence.is_empty() || self.options.is_empty()) {
-                out.extend_from_slice(b", ");
-            }
-            out.extend_from_slice(&self.options);
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
     }
 
     /// Whether its status says that it has no content.
@@ -199,102 +182,12 @@ impl Response {
     }
 }
 
-/// Appends the name with a capital at the beginning of each word: case makes no difference, but to
-/// some clients (`ab` does not find a `content-length`).
-fn append_name(out: &mut Vec<u8>, name: &HeaderName) {
-    let mut begins = true;
-    out.extend(name.as_str().bytes().map(|byte| {
-        let byte = if begins { byte.to_ascii_uppercase() } else { byte };
-        begins = byte == b'-';
-        byte
-    }));
-}
-
 /// How a response is to be sent.
 pub(super) struct How {
     pub(super) http_11: bool,
     pub(super) head_only: bool,
     /// Another request may follow.
     pub(super) keep: bool,
-}
-
-/// The rest of a response whose head has been sent.
-pub(super) enum Sending {
-    Bytes(Bytes),
-    Stream { reader: Box<dyn Read + Send>, chunked: bool },
-}
-
-/// A body up to this size is sent together with its head.
-const SMALL: usize = 64 * 1024;
-/// What is sent of a larger one at a time, when the client has taken what went before.
-const PIECE: usize = 64 * 1024;
-/// Pieces before others get their turn.
-const PIECES: usize = 4;
-
-impl Sending {
-    /// Sends what the client takes now, within a bound. Whether that was all.
-    pub(super) fn go_on(&mut self, connection: &mut Connection<'_>) -> io::Result<bool> {
-        for _ in 0..PIECES {
-            if !connection.is_flushed() {
-                return Ok(false);
-            }
-            let ended = match self {
-                Self::Bytes(bytes) => {
-                    connection.write_all(&bytes.split_to(bytes.len().min(PIECE)))?;
-                    bytes.is_empty()
-                }
-                Self::Stream { reader, chunked: true } => send_chunk(connection, reader)?,
-                Self::Stream { reader, chunked: false } => {
-                    // Its end is that of the connection, so one that breaks off must be a reset.
-                    connection.reset_on_close(true);
-                    let ended = send_piece(connection, reader)?;
-                    connection.reset_on_close(false);
-                    ended
-                }
-            };
-            if ended {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-/// What is read of a stream at a time.
-const READ: usize = 16 * 1024;
-
-/// Sends what one `read` gives as a chunk; whether that was the end.
-fn send_chunk(connection: &mut Connection<'_>, reader: &mut impl Read) -> io::Result<bool> {
-    /// Room for four digits and CRLF before the data.
-    const SIZE: usize = 6;
-    const END: &[u8] = b"\r\n";
-    let mut chunk = vec![0; SIZE + READ + END.len()];
-    let end = SIZE + read_once(reader, &mut chunk[SIZE..SIZE + READ])?;
-    if end == SIZE {
-        connection.write_all(b"0\r\n\r\n")?;
-        return Ok(true);
-    }
-    write!(&mut chunk[..SIZE], "{:04x}\r\n", end - SIZE)?;
-    chunk[end..end + END.len()].copy_from_slice(END);
-    connection.write_all(&chunk[..end + END.len()])?;
-    Ok(false)
-}
-
-/// The same as it is.
-fn send_piece(connection: &mut Connection<'_>, reader: &mut impl Read) -> io::Result<bool> {
-    let mut piece = vec![0; READ];
-    let length = read_once(reader, &mut piece)?;
-    connection.write_all(&piece[..length])?;
-    Ok(length == 0)
-}
-
-fn read_once(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match reader.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            length => return length,
-        }
-    }
 }
 
 impl fmt::Debug for Response {

@@ -1,5 +1,6 @@
 //! The chunked transfer coding (RFC 9112, section 7.1), decoded piece by piece and strictly: lines
-//! end in CRLF, and nothing that could be read differently is let through.
+//! end in CRLF, and nothing that could be read differently is let through. It keeps no
+//! data and does not know where it comes from.
 
 /// The most that one line of the framing may have, with its chunk extensions.
 const LINE_LIMIT: usize = 1024;
@@ -126,16 +127,22 @@ impl Decoder {
             (State::LastEnd, b'\n') => State::Done,
             _ => return Err(Malformed),
         };
-        let limit = match next {
-            State::Trailer
-            | State::TrailerName
-            | State::TrailerLine
-            | State::TrailerLineEnd
-            | State::LastEnd
-            | State::Done => TRAILERS_LIMIT,
+        if self.line > next.line_limit() { Err(Malformed) } else { Ok(next) }
+    }
+}
+
+impl State {
+    /// The most that its line may have, or all the trailers.
+    fn line_limit(self) -> usize {
+        match self {
+            Self::Trailer
+            | Self::TrailerName
+            | Self::TrailerLine
+            | Self::TrailerLineEnd
+            | Self::LastEnd
+            | Self::Done => TRAILERS_LIMIT,
             _ => LINE_LIMIT,
-        };
-        if self.line > limit { Err(Malformed) } else { Ok(next) }
+        }
     }
 }
 

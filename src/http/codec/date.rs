@@ -1,4 +1,4 @@
-//! The value of `Date`, made once a second by each thread.
+//! The value of `Date`, made once a second by each thread. It does not know what is dated.
 
 use std::{
     cell::RefCell,
@@ -8,7 +8,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 
 /// Appends the time as RFC 9110, section 5.6.7, wants it.
-pub(crate) fn append(out: &mut Vec<u8>) {
+pub(super) fn append(out: &mut Vec<u8>) {
     thread_local! {
         static CACHED: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }

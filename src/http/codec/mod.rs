@@ -2,8 +2,9 @@
 //! be made of what it reads is for others to say.
 
 pub(crate) mod chunked;
-pub(crate) mod date;
+mod date;
 mod fields;
 pub(crate) mod framing;
 pub(crate) mod head;
 mod target;
+pub(crate) mod write;

@@ -1,5 +1,6 @@
 //! What a request is for: its target and its host, held to the grammar of RFC 3986 and RFC 9112, section
-//! 3.2. Two parties are not to read them differently, whatever a library forgives.
+//! 3.2. Two parties are not to read them differently, whatever a library forgives. It knows no
+//! other field.
 
 use http::Method;
 
