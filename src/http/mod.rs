@@ -34,6 +34,9 @@
 
 mod body;
 pub(crate) mod codec;
+mod gathered;
+mod incoming;
+mod receipt;
 mod request;
 mod response;
 mod sending;
@@ -52,12 +55,14 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Ve
 
 pub use self::{body::Body, request::Request, response::Response};
 use self::{
-    body::{BodyLimits, Gathered, Gathering, Incoming, Receipt},
     codec::{
         chunked::Decoder,
         framing::Framing,
         head::{self, Head},
     },
+    gathered::Gathered,
+    incoming::{Gathering, Incoming},
+    receipt::{BodyLimits, Receipt},
     response::How,
     sending::Sending,
 };

@@ -3,8 +3,9 @@ use std::{cell::OnceCell, fmt, io, net::SocketAddr};
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::{
-    body::{Body, Incoming},
+    body::Body,
     codec::head::{self, Head},
+    incoming::Incoming,
 };
 
 /// What a client asks for.
