@@ -1,6 +1,8 @@
+//! A request as the function sees it. It does not know what is answered.
+
 use std::{cell::OnceCell, fmt, io, net::SocketAddr};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use super::{
     body::Body,
@@ -21,6 +23,13 @@ impl<'a> Request<'a> {
     /// `text` is the head as it came.
     pub(super) fn new(head: Head, text: Vec<u8>, incoming: Incoming<'a>) -> Self {
         Self { head, text, headers: OnceCell::new(), body: Body::new(incoming) }
+    }
+
+    /// Passes over what was not read of the body. Whether the next request is what follows, and what the
+    /// client is to be told whatever the answer.
+    pub(super) fn finish(self) -> (bool, Option<StatusCode>) {
+        let mut body = self.body.incoming();
+        (body.finish(), body.failure())
     }
 
     /// The method, whether one that is registered or not.

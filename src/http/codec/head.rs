@@ -94,6 +94,21 @@ pub(crate) fn excess(input: &[u8]) -> StatusCode {
     if length > TARGET_LIMIT { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }
 }
 
+/// How much of the input is empty lines at its beginning.
+pub(crate) fn empty_lines(input: &[u8]) -> usize {
+    let mut length = 0;
+    while let Some(end) = [&b"\r\n"[..], b"\n"].into_iter().find(|end| input[length..].starts_with(end)) {
+        length += end.len();
+    }
+    length
+}
+
+/// Whether the request at the beginning of the input, which may be none that is known, is for a head: its
+/// answer has no content.
+pub(crate) fn asks_for_head(input: &[u8]) -> bool {
+    input[empty_lines(input)..].starts_with(b"HEAD ")
+}
+
 /// What to make of a request line that does not end in a known version: it may not have ended yet,
 /// or have another version that is well-formed.
 fn other_version(input: &[u8]) -> Result<Option<Head>, StatusCode> {
