@@ -188,7 +188,8 @@ mod tests {
     fn an_input_is_looked_at_when_a_line_has_ended_or_the_length_is_there() {
         let full = "x".repeat(LIMIT);
         // With how much it is known to be whole, and what has come then, and whether it is worth a look.
-        let cases: [(Option<usize>, &[(&str, bool)]); 5] = [
+        type Inputs<'a> = &'a [(&'a str, bool)];
+        let cases: [(Option<usize>, Inputs<'_>); 5] = [
             (None, &[("G", true), ("GE", false), ("GET\n", true), ("GET\nH", false)]),
             (None, &[("G\n", true), ("G\n", false), ("G\nx\n", true)]),
             (None, &[("GET", true), (&full, true)]),

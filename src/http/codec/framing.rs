@@ -122,7 +122,8 @@ mod tests {
         use Misframed::{Malformed, UnknownCoding};
         const L: &str = "Content-Length";
         const T: &str = "transfer-encoding";
-        let cases: &[(&[(&str, &str)], Result<Option<Framing>, Misframed>)] = &[
+        type Fields = &'static [(&'static str, &'static str)];
+        let cases: &[(Fields, Result<Option<Framing>, Misframed>)] = &[
             (&[], Ok(None)),
             (&[("X", "1")], Ok(None)),
             (&[(L, "0")], Ok(Some(Empty))),
