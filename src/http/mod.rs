@@ -49,7 +49,7 @@ mod taken;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-pub use self::{body::Body, handler::Http, request::Request, response::Response};
+pub use self::{body::Body, handler::Http, progress::Progress, request::Request, response::Response};
 use crate::{
     error::Result,
     server::{Builder, Handle},

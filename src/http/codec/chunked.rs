@@ -7,6 +7,7 @@ const LINE_LIMIT: usize = 1024;
 /// The most that all trailers together may have.
 const TRAILERS_LIMIT: usize = 8 * 1024;
 
+/// Where in a body it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
     state: State,
@@ -49,6 +50,7 @@ pub(crate) struct Piece {
     pub(crate) data: usize,
 }
 
+/// It is no chunked body, or could be read as another.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 

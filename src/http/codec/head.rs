@@ -16,6 +16,7 @@ use super::{
 /// Bytes that a target may have.
 const TARGET_LIMIT: usize = 8 * 1024;
 
+/// What the head of a request says. Its other fields are in its text, see [`header_map`].
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: Method,
