@@ -46,7 +46,11 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use metrics::Metrics;
-pub use server::{Builder, Connection, Handle, Handler, Model, Next, OnFull, Refusal, Server};
+pub use server::{Builder, Handle, OnFull, Server, baseline};
+pub use session::{
+    connection::Connection,
+    handler::{Handler, Next, Refusal},
+};
 
 /// The README's example is a test.
 #[cfg(doctest)]

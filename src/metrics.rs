@@ -228,6 +228,18 @@ fn ms(time: Duration) -> u64 {
     us(time) / 1000
 }
 
+impl Counters {
+    /// Counts an answer with this status of HTTP.
+    pub(crate) fn count_answer(&self, status: u16) {
+        match status {
+            ..300 => self.answers_2xx.count(),
+            300..400 => self.answers_3xx.count(),
+            400..500 => self.answers_4xx.count(),
+            500.. => self.answers_5xx.count(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::experiment::Experiment;
-use crate::server::{Connection, Handler, Next, Refusal};
+use crate::session::{
+    connection::Connection,
+    handler::{Handler, Next, Refusal},
+};
 
 /// Sends back what comes until the client ends its side, then closes.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::experiment::Experiment;
-use crate::server::{Connection, Handler, Next, Refusal};
+use crate::session::{
+    connection::Connection,
+    handler::{Handler, Next, Refusal},
+};
 
 /// Reads once, at most 1,024 bytes, answers `Hello, client!` and closes.
 #[derive(Debug, Clone, Default)]

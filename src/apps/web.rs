@@ -5,7 +5,7 @@ use std::io;
 use super::experiment::Experiment;
 use crate::{
     http::{HeaderValue, Http, Method, Request, Response, StatusCode, header},
-    server::Handler,
+    session::handler::Handler,
 };
 
 /// Speaks HTTP: answers `GET` with `Hello, client!`, and `POST` with the number of bytes in its

@@ -16,7 +16,10 @@ use rustix::{
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
 };
 
-use crate::server::{Connection, Input, Wire};
+use crate::net::{
+    input::{INPUT_LIMIT, Input},
+    wire::Wire,
+};
 
 /// What to do when the end of the stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +105,9 @@ impl Flow {
             if !to.flush()? || !self.empty_pipe(to)? {
                 return Ok(false);
             }
-            if from.ended || from.drained {
+            if from.ended() || from.drained() {
                 self.pipe.take().into_iter().for_each(|pipe| pipes.give(pipe));
-                if from.ended {
+                if from.ended() {
                     self.end(from, to, at_end)?;
                 }
                 return Ok(false);
@@ -144,7 +147,7 @@ impl Flow {
         pipe.held = from.splice_into(&pipe.write, PIPE_SIZE)?;
         self.bytes += pipe.held as u64;
         if pipe.held > 0 {
-            self.bulk = pipe.held >= Connection::INPUT_LIMIT;
+            self.bulk = pipe.held >= INPUT_LIMIT;
         }
         Ok(pipe.held > 0)
     }

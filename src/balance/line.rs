@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use parking_lot::Mutex;
 
 use super::tried::Tried;
-use crate::server::Waker;
+use crate::net::ready::Waker;
 
 /// One that waits in line for a place, a `P`.
 #[derive(Debug)]

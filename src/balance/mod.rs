@@ -21,9 +21,9 @@ mod flow;
 mod line;
 mod places;
 mod refusals;
-mod relays;
 mod selection;
 mod status;
+mod tcp;
 mod tried;
 mod upstream;
 mod upstreams;
@@ -33,7 +33,7 @@ use std::{
     sync::Arc,
 };
 
-use self::{checks::Checks, relays::Relays, upstreams::Upstreams};
+use self::{checks::Checks, tcp::Tcp, upstreams::Upstreams};
 pub use self::{
     config::{AllDown, Config, UpstreamConfig},
     selection::Policy,
@@ -64,7 +64,7 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     // Both sides have one; a bulk has a pipe, and a check a socket and a bell.
     let pipes = (descriptor_limit() / PIPES_SHARE).clamp(1, MOST_PIPES);
     let server = server.descriptors(2, 2 * pipes + 2 * config.upstreams.len().min(descriptor_limit() / 8));
-    let handle = server.serve(Relays::new(Arc::clone(&upstreams), config.clone(), pipes))?;
+    let handle = server.serve(Tcp::new(Arc::clone(&upstreams), config.clone(), pipes))?;
     if let Some(own) =
         upstreams.all.iter().find(|upstream| upstream.is_at(|addr| is_own(addr, handle.local_addrs())))
     {

@@ -21,8 +21,8 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    net::ready::Waker,
     overload::{Gate, Kind, Take, Terms, Wait},
-    server::Waker,
     sys::wait::Bell,
 };
 

@@ -5,8 +5,9 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use overfall::{
-    Model,
+    Builder, Handle, Handler,
     apps::{Echo, Experiment, Hello, web},
+    baseline::{self, Bound},
 };
 
 use super::pool::{self, PoolArgs};
@@ -35,22 +36,38 @@ pub(super) struct Args {
     model: Model,
 }
 
+/// How connections are given to threads.
+#[derive(Debug, Clone, Copy)]
+enum Model {
+    Pool,
+    Threads(Bound),
+}
+
 fn model_parser() -> impl TypedValueParser<Value = Model> {
     PossibleValuesParser::new(["pool", "spawn", "limit"]).map(|name| match &*name {
-        "spawn" => Model::Spawn,
-        "limit" => Model::Limit,
+        "spawn" => Model::Threads(Bound::None),
+        "limit" => Model::Threads(Bound::Workers),
         _ => Model::Pool,
     })
+}
+
+impl Model {
+    fn serve(self, builder: Builder, app: impl Handler) -> overfall::Result<Handle> {
+        match self {
+            Self::Pool => builder.serve(app),
+            Self::Threads(bound) => baseline::serve(builder, bound, app),
+        }
+    }
 }
 
 /// Runs the server until a signal ends it.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let busy_reply = args.pool.busy_reply.clone();
     let experiment = Experiment { work: args.work, block: args.block, busy_reply };
-    let builder = args.pool.builder("127.0.0.1:8888").model(args.model);
+    let builder = args.pool.builder("127.0.0.1:8888");
     pool::run(&args.pool, || match &*args.app {
-        "echo" => builder.serve(Echo { experiment }),
-        "http" => builder.serve(web(experiment)),
-        _ => builder.serve(Hello { experiment }),
+        "echo" => args.model.serve(builder, Echo { experiment }),
+        "http" => args.model.serve(builder, web(experiment)),
+        _ => args.model.serve(builder, Hello { experiment }),
     })
 }

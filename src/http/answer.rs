@@ -16,7 +16,7 @@ use super::{
     response::{How, Response},
     taken::Taken,
 };
-use crate::server::{Connection, Next};
+use crate::session::{connection::Connection, handler::Next};
 
 /// Has the function answer, and begins to send what it gives.
 pub(super) fn answer<F>(
@@ -87,7 +87,7 @@ pub(super) fn refuse(
 ) -> io::Result<Next> {
     connection.expect_more();
     if status != StatusCode::INTERNAL_SERVER_ERROR {
-        connection.count_malformed();
+        connection.context().counters.malformed.count();
     }
     Response::error(status).send(connection, How { http_11: true, head_only, keep: false })?;
     Ok(Next::Close)
@@ -100,7 +100,7 @@ pub(super) fn refuse_busy(
     reply: &[u8],
     head_only: bool,
 ) -> io::Result<Next> {
-    connection.count_shed();
+    connection.context().counters.shed.count();
     connection.expect_more();
     let head = reply.windows(4).position(|end| end == b"\r\n\r\n").map_or(reply.len(), |at| at + 4);
     connection.write_all(if head_only { &reply[..head] } else { reply })?;

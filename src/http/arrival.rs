@@ -11,7 +11,7 @@ use super::{
     },
     progress::Progress,
 };
-use crate::server::Connection;
+use crate::session::connection::Connection;
 
 /// What has come of a request.
 pub(super) enum Arrival {

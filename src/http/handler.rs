@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     fmt, io,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, StatusCode, header};
@@ -21,7 +21,11 @@ use super::{
     response::Response,
     taken::{Taken, take_head},
 };
-use crate::server::{Connection, Handler, Hold, Next, Refusal};
+use crate::session::{
+    connection::Connection,
+    handler::{Handler, Next, Refusal},
+    holds::Hold,
+};
 
 /// A handler that speaks HTTP/1.1 and answers requests with a function.
 pub struct Http<F> {
@@ -89,7 +93,7 @@ where
             Stage::Request => self.begin(connection, progress, None),
             Stage::Held(waiter) => match waiter.take() {
                 Some(hold) => {
-                    connection.detach();
+                    connection.part();
                     self.begin(connection, progress, Some(hold))
                 }
                 None => {
@@ -103,7 +107,7 @@ where
     }
 
     fn expired(&self, connection: &mut Connection<'_>, progress: &mut Progress) -> io::Result<Next> {
-        connection.detach();
+        connection.part();
         match progress.resume() {
             Stage::Held(_) => {
                 let head_only = asks_for_head(connection.input());
@@ -172,7 +176,7 @@ where
                 self.gather_body(connection, progress, body)
             }
             Way::Line(waiter) => {
-                connection.await_turn(connection.patience());
+                connection.await_turn(Instant::now() + connection.context().patience);
                 progress.awaits_hold(Box::new(waiter));
                 Ok(Next::Park)
             }

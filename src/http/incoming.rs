@@ -13,7 +13,7 @@ use super::{
     gathered::Gathered,
     receipt::{BodyLimits, Receipt},
 };
-use crate::server::{Connection, Hold};
+use crate::session::{connection::Connection, holds::Hold};
 
 /// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -173,7 +173,7 @@ impl<'a> Incoming<'a> {
 
     /// When more must have come, as of now.
     fn deadline(&mut self, now: Instant) -> Instant {
-        self.receipt.deadline(now, self.connection.io_timeout(), self.limits.time)
+        self.receipt.deadline(now, self.connection.context().timeouts.io, self.limits.time)
     }
 
     /// Waits for more of the body.

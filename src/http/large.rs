@@ -16,7 +16,11 @@ use super::{
     receipt::{BodyLimits, Receipt},
     taken::Taken,
 };
-use crate::server::{Connection, Hold, HoldWaiter, Next};
+use crate::session::{
+    connection::Connection,
+    handler::Next,
+    holds::{Hold, HoldWaiter},
+};
 
 /// How the body is to be had.
 pub(super) enum Way {
@@ -40,17 +44,17 @@ impl Way {
     ) -> Self {
         let length = head.framing.length();
         let may_gather = !head.expects_continue && length.is_none_or(Gathered::may_hold);
-        if !connection.may_hold() && may_gather {
+        if !connection.context().holds.may_be_held() && may_gather {
             return Gathered::new(in_all, length).map_or(Self::Busy, Self::Gather);
         }
-        if let Some(hold) = hold.or_else(|| connection.hold()) {
+        if let Some(hold) = hold.or_else(|| connection.context().holds.take()) {
             return Self::Read(Some(hold));
         }
-        if !connection.may_hold() {
+        if !connection.context().holds.may_be_held() {
             // It is larger than all that may be gathered, or its client asks first: there is no other way.
             return Self::Read(None);
         }
-        connection.await_hold().map_or(Self::Busy, Self::Line)
+        connection.waker().map_or(Self::Busy, |waker| Self::Line(connection.context().holds.wait(waker)))
     }
 }
 
@@ -92,16 +96,16 @@ impl PartialBody {
         let gathering = incoming.gather();
         let failure = incoming.failure();
         let (receipt, gathered) = incoming.into_parts();
-        connection.detach();
+        connection.part();
         let next = match gathering {
             Ok(Gathering::Whole) => return Ok(Stand::Whole(Taken::gathered(text, receipt, gathered)?)),
             Ok(Gathering::NoRoom) => return Ok(Stand::Busy),
             Ok(Gathering::Pause) => {
-                connection.await_turn(connection.io_timeout());
+                connection.await_turn(Instant::now() + connection.context().timeouts.io);
                 Next::Again
             }
             Ok(Gathering::Until(deadline)) => {
-                connection.await_turn(deadline.saturating_duration_since(Instant::now()));
+                connection.await_turn(deadline);
                 Next::Park
             }
             Err(error) => return failure.map(Stand::Failed).ok_or(error),

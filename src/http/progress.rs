@@ -4,7 +4,7 @@
 use std::{fmt, mem};
 
 use super::{codec::head::empty_lines, large::PartialBody, sending::Sending};
-use crate::server::{Connection, HoldWaiter};
+use crate::session::{connection::Connection, holds::HoldWaiter};
 
 /// How far a connection has come with its present request.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use super::{
     codec::{framing::Framing, write},
     sending::Sending,
 };
-use crate::server::Connection;
+use crate::session::connection::Connection;
 
 /// A body up to this size is sent together with its head.
 const SMALL: usize = 64 * 1024;
@@ -127,7 +127,7 @@ impl Response {
         self.write_head(&mut out, &how, true);
         out.extend_from_slice(small);
         connection.write_all(&out)?;
-        connection.count_answer(self.status.as_u16());
+        connection.context().counters.count_answer(self.status.as_u16());
         Ok(match self.body {
             _ if bodiless => None,
             Body::Sized(bytes) if bytes.len() <= SMALL => None,

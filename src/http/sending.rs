@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 
-use crate::server::Connection;
+use crate::session::connection::Connection;
 
 /// What is sent of a body at a time, when the client has taken what went before.
 const PIECE: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use super::{
     gathered::Gathered,
     receipt::Receipt,
 };
-use crate::server::{Connection, Hold};
+use crate::session::{connection::Connection, holds::Hold};
 
 /// The head of a request, and how far its body has come.
 pub(super) struct Taken {

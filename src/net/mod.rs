@@ -1,4 +1,10 @@
 //! Sockets and the waiting for them. It knows neither handlers nor what is said over a socket.
 
+pub(crate) mod flags;
+pub(crate) mod input;
+pub(crate) mod key;
 pub(crate) mod listener;
+pub(crate) mod poller;
+pub(crate) mod ready;
+pub(crate) mod slots;
 pub(crate) mod wire;

@@ -1,79 +1,63 @@
+//! A socket and what is known about its two directions. It knows neither handlers nor whose it is.
+
 use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::{
-    buffer::spare_capacity,
     event::epoll::EventFlags,
     io::Errno,
     net::{self, SendFlags, sockopt},
     pipe::{SpliceFlags, splice},
 };
 
+use super::input::Input;
 use crate::sys::tcp_info::TcpInfo;
 
-/// The most input that is held for a connection whose handler does not take it.
-pub(crate) const INPUT_LIMIT: usize = 16 * 1024;
 /// The most output that is held for a client that does not take it; beyond it, writing waits.
 const OUTPUT_LIMIT: usize = 256 * 1024;
-/// A worker's scratch buffer for input: read, but not yet consumed.
-#[derive(Debug)]
-pub(crate) struct Input {
-    bytes: Vec<u8>,
-    consumed: usize,
-    /// How long the worker has waited for more of it, or for room for output.
-    waited: Duration,
+
+/// What is known about what comes in.
+///
+/// | state | an event | a read that fills the room | a shorter read | nothing there | the end |
+/// |---|---|---|---|---|---|
+/// | open, more may be there | open, or ending | open | drained | drained | ended |
+/// | drained: the next input makes an event | open, or ending | | | | |
+/// | ending: an event said that the end has come, so that a short read is not the last | ending | ending | ending | ending, drained | ended |
+/// | ended | ended | | | | |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    Open { drained: bool },
+    Ending { drained: bool },
+    Ended,
 }
 
-impl Input {
-    pub(crate) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(INPUT_LIMIT), consumed: 0, waited: Duration::ZERO }
-    }
-
-    pub(crate) fn waited(&mut self, time: Duration) {
-        self.waited += time;
-    }
-
-    pub(crate) fn take_waited(&mut self) -> Duration {
-        mem::take(&mut self.waited)
-    }
-
-    pub(crate) fn unread(&self) -> &[u8] {
-        &self.bytes[self.consumed..]
-    }
-
-    pub(crate) fn consume(&mut self, amount: usize) {
-        assert!(amount <= self.unread().len(), "{amount} bytes consumed of {}", self.unread().len());
-        self.consumed += amount;
-        if self.consumed == self.bytes.len() {
-            self.clear();
+impl Incoming {
+    fn note(self, flags: EventFlags) -> Self {
+        let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        match self {
+            Self::Open { .. } if ends => Self::Ending { drained: false },
+            Self::Open { drained } => Self::Open { drained: drained && flags.is_empty() },
+            Self::Ending { drained } => Self::Ending { drained: drained && flags.is_empty() },
+            Self::Ended => Self::Ended,
         }
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.unread().len() == INPUT_LIMIT
-    }
-
-    /// Room behind the unread input, which is moved to the front when there is none.
-    fn room(&mut self) -> usize {
-        if self.bytes.len() == INPUT_LIMIT {
-            self.bytes.drain(..mem::take(&mut self.consumed));
+    /// After a read of so much where there was so much room. A short read means drained, unless the end
+    /// of the stream came with the data: both arrive as one edge (`epoll(7)`).
+    fn read(self, count: usize, room: usize) -> Self {
+        match self {
+            _ if count == 0 => Self::Ended,
+            Self::Open { .. } => Self::Open { drained: count < room },
+            Self::Ending { .. } => Self::Ending { drained: false },
+            Self::Ended => Self::Ended,
         }
-        INPUT_LIMIT - self.bytes.len()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.consumed = 0;
-    }
-
-    /// Starts with what a parked connection had left.
-    pub(crate) fn load(&mut self, unread: Vec<u8>) {
-        self.clear();
-        self.bytes.extend_from_slice(&unread);
-    }
-
-    /// What a connection takes along when it parks.
-    pub(crate) fn save(&self) -> Vec<u8> {
-        self.unread().to_vec()
+    fn found_nothing(self) -> Self {
+        match self {
+            Self::Open { .. } => Self::Open { drained: true },
+            Self::Ending { .. } => Self::Ending { drained: true },
+            Self::Ended => Self::Ended,
+        }
     }
 }
 
@@ -83,30 +67,19 @@ pub(crate) struct Wire {
     pub(crate) socket: Arc<OwnedFd>,
     /// What the socket has not taken yet.
     output: Vec<u8>,
-    /// The client has sent a byte.
-    pub(crate) heard: bool,
-    /// End of the stream was read.
-    pub(crate) ended: bool,
-    /// An event said that the end of the stream has come, so a short read is not the last.
-    end_announced: bool,
-    /// Nothing more can be read now; the next input makes an event.
-    pub(crate) drained: bool,
-    /// Bytes went in or out since it was last parked.
-    pub(crate) moved: bool,
-    /// Input was consumed since it was last parked.
-    pub(crate) consumed: bool,
-    /// Output was written since this was last reset.
-    pub(crate) wrote: bool,
-    /// A handler's wait ended at its deadline.
-    pub(crate) timed_out: bool,
-    /// The client has announced more than has come.
-    pub(crate) expects_more: bool,
+    incoming: Incoming,
+    /// The other side has sent a byte.
+    heard: bool,
+    /// Bytes went in or out since this was last asked.
+    moved: bool,
     /// Reading or writing has failed.
     failed: bool,
     /// An event has told of an error, or that both sides have ended.
     hung_up: bool,
     /// Something waits for room in the socket that is not in `output`.
-    pub(crate) blocked: bool,
+    blocked: bool,
+    /// Closing is a reset.
+    resets: bool,
 }
 
 impl Wire {
@@ -114,50 +87,64 @@ impl Wire {
         Self {
             socket: Arc::new(socket),
             output: Vec::new(),
+            incoming: Incoming::Open { drained: false },
             heard: false,
-            ended: false,
-            end_announced: false,
-            drained: false,
             moved: false,
-            consumed: false,
-            wrote: false,
-            timed_out: false,
-            expects_more: false,
             failed: false,
             hung_up: false,
             blocked: false,
+            resets: false,
         }
     }
 
     /// Takes note of an epoll event.
     pub(crate) fn note(&mut self, flags: EventFlags) {
-        self.drained &= flags.is_empty();
-        self.end_announced |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.incoming = self.incoming.note(flags);
         self.hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
     }
 
-    /// A short read means drained, unless the end of the stream came with the data: both arrive
-    /// as one edge (`epoll(7)`).
+    /// Says that something may have come of which no event has told.
+    pub(crate) fn look_again(&mut self) {
+        self.incoming = self.incoming.note(EventFlags::IN);
+    }
+
+    /// Whether the end of the stream was read.
+    pub(crate) fn ended(&self) -> bool {
+        self.incoming == Incoming::Ended
+    }
+
+    /// Whether nothing can be read now; the next input makes an event.
+    pub(crate) fn drained(&self) -> bool {
+        matches!(self.incoming, Incoming::Open { drained: true } | Incoming::Ending { drained: true })
+    }
+
+    /// Whether the other side has sent a byte.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Whether bytes went in or out since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        mem::take(&mut self.moved)
+    }
+
+    /// Reads what is there, at most as much as there is room for. Gives how much: nothing where nothing is
+    /// there, or no room, or the other side has ended.
     pub(crate) fn fill(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
         let room = input.room();
-        if self.ended || room == 0 {
+        if self.ended() || room == 0 {
             return Ok(0);
         }
         loop {
-            match rustix::io::read(&self.socket, spare_capacity(&mut input.bytes)) {
-                Ok(0) => {
-                    self.ended = true;
-                    self.drained = true;
-                    return Ok(0);
-                }
+            match rustix::io::read(&self.socket, input.space()) {
                 Ok(count) => {
-                    self.heard = true;
-                    self.moved = true;
-                    self.drained = count < room && !self.end_announced;
+                    self.incoming = self.incoming.read(count, room);
+                    self.heard |= count > 0;
+                    self.moved |= count > 0;
                     return Ok(count);
                 }
                 Err(Errno::AGAIN) => {
-                    self.drained = true;
+                    self.incoming = self.incoming.found_nothing();
                     return Ok(0);
                 }
                 Err(Errno::INTR) => {}
@@ -171,7 +158,6 @@ impl Wire {
 
     /// Sends what the socket takes at once.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
-        self.wrote = true;
         loop {
             match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => {
@@ -252,9 +238,15 @@ impl Wire {
     }
 
     /// Whether closing is to be a reset, so that what breaks off is not taken for whole.
-    pub(crate) fn reset_on_close(&self, reset: bool) {
+    pub(crate) fn reset_on_close(&mut self, reset: bool) {
+        self.resets = reset;
         // Where it fails, the other side gets an end of stream, which is the best that is left.
         let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
+    }
+
+    /// Whether closing is going to be a reset.
+    pub(crate) fn resets(&self) -> bool {
+        self.resets
     }
 
     pub(crate) fn fail(&mut self) {
@@ -272,7 +264,7 @@ impl Wire {
 
     /// Whether closing now would turn into a reset, which takes the reply with it.
     pub(crate) fn has_unread_input(&self) -> bool {
-        !self.ended && rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0)
+        !self.ended() && rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0)
     }
 }
 
@@ -281,15 +273,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn input_is_consumed_from_the_front_and_its_room_comes_back() {
-        let mut input = Input::new();
-        input.load(vec![7; INPUT_LIMIT]);
-        assert!(input.is_full());
-        assert_eq!(input.room(), 0);
-        input.consume(INPUT_LIMIT - 2);
-        assert_eq!(input.room(), INPUT_LIMIT - 2);
-        assert_eq!(input.save(), [7, 7]);
-        input.consume(2);
-        assert!(input.unread().is_empty());
+    fn each_transition() {
+        use Incoming::{Ended, Ending, Open};
+        let [more, drained] = [false, true].map(|drained| Open { drained });
+        let [ending, ending_drained] = [false, true].map(|drained| Ending { drained });
+        // A state; then after input, the end, no event, a full read, a short read, an empty one and none.
+        let table = [
+            (more, [more, ending, more, more, drained, Ended, drained]),
+            (drained, [more, ending, drained, more, drained, Ended, drained]),
+            (ending, [ending, ending, ending, ending, ending, Ended, ending_drained]),
+            (ending_drained, [ending, ending, ending_drained, ending, ending, Ended, ending_drained]),
+            (Ended, [Ended; 7]),
+        ];
+        for (state, expected) in table {
+            let after = [
+                state.note(EventFlags::IN),
+                state.note(EventFlags::IN | EventFlags::RDHUP),
+                state.note(EventFlags::empty()),
+                state.read(9, 9),
+                state.read(8, 9),
+                state.read(0, 9),
+                state.found_nothing(),
+            ];
+            assert_eq!(after, expected, "{state:?}");
+        }
     }
 }

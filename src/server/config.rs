@@ -1,3 +1,6 @@
+//! What bounds a server: the settings as they were given, and as they are in force. It knows nothing that
+//! runs.
+
 use std::{ops::RangeInclusive, thread, time::Duration};
 
 use rustix::process::{Resource, getrlimit};
@@ -5,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::{
     error::{Error, Result},
     overload::Terms,
+    session::timeouts::Timeouts,
 };
 
 /// What happens to newcomers who would wait for too long: for a worker, or while as many connections
@@ -24,40 +28,23 @@ pub enum OnFull {
     DropOldest,
 }
 
-/// How connections are given to threads. Everything but [`Model::Pool`] is a baseline to measure
-/// the pool against: with these, only the handler, the listeners and the timeouts work as
-/// documented, and there is no limit to the connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Model {
-    /// A fixed pool of workers behind a bounded queue; idle connections are parked.
-    Pool,
-    /// A new thread for every connection, without bound.
-    Spawn,
-    /// A new thread for every connection, behind a counting semaphore of `workers` permits that is
-    /// taken before accepting.
-    Limit,
-}
-
 /// Everything that bounds a server. Field names are those of the builder's methods.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) model: Model,
-    pub(crate) workers: usize,
-    pub(crate) queue: usize,
-    pub(crate) backlog: u32,
-    pub(crate) on_full: OnFull,
-    pub(crate) patience: Duration,
-    pub(crate) refusal_budget: f64,
-    pub(crate) max_connections: usize,
-    pub(crate) first_byte_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) io_timeout: Duration,
-    pub(crate) drain_timeout: Duration,
+pub(super) struct Config {
+    pub(super) workers: usize,
+    pub(super) queue: usize,
+    pub(super) backlog: u32,
+    pub(super) on_full: OnFull,
+    pub(super) patience: Duration,
+    pub(super) refusal_budget: f64,
+    pub(super) max_connections: usize,
+    pub(super) timeouts: Timeouts,
+    pub(super) drain_timeout: Duration,
 }
 
 impl Config {
     /// What decides who is let in, and who is served.
-    pub(crate) fn terms(&self) -> Terms {
+    pub(super) fn terms(&self) -> Terms {
         Terms {
             patience: self.patience,
             servers: self.workers,
@@ -70,28 +57,26 @@ impl Config {
 /// The settings as the user gave them; what is `None` gets a default that depends on the machine
 /// or on other settings.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) model: Model,
-    pub(crate) workers: Option<usize>,
-    pub(crate) queue: Option<usize>,
-    pub(crate) backlog: u32,
-    pub(crate) on_full: OnFull,
-    pub(crate) patience: Duration,
-    pub(crate) refusal_budget: f64,
-    pub(crate) max_connections: Option<usize>,
+pub(super) struct Settings {
+    pub(super) workers: Option<usize>,
+    pub(super) queue: Option<usize>,
+    pub(super) backlog: u32,
+    pub(super) on_full: OnFull,
+    pub(super) patience: Duration,
+    pub(super) refusal_budget: f64,
+    pub(super) max_connections: Option<usize>,
     /// Descriptors that each connection takes, and those that the handler takes for itself.
-    pub(crate) descriptors: usize,
-    pub(crate) handlers_descriptors: usize,
-    pub(crate) first_byte_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) io_timeout: Duration,
-    pub(crate) drain_timeout: Duration,
+    pub(super) descriptors: usize,
+    pub(super) handlers_descriptors: usize,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) io_timeout: Duration,
+    pub(super) drain_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            model: Model::Pool,
             workers: None,
             queue: None,
             backlog: 1024,
@@ -124,14 +109,14 @@ const RESERVED_DESCRIPTORS: usize = 64;
 
 impl Settings {
     /// Connections that the limit of open files leaves room for.
-    pub(crate) fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         let limit = descriptor_limit();
         let reserved = RESERVED_DESCRIPTORS.min(limit / 2) + self.handlers_descriptors;
         limit.saturating_sub(reserved) / self.descriptors
     }
 
     /// Checks every setting once and fills in the defaults.
-    pub(crate) fn validate(&self) -> Result<Config> {
+    pub(super) fn validate(&self) -> Result<Config> {
         let workers = self.workers.unwrap_or_else(default_workers);
         within("workers", workers, WORKERS)?;
         let queue = self.queue.unwrap_or(QUEUE_DEFAULT);
@@ -157,7 +142,6 @@ impl Settings {
             Error::check_time(name, value)?;
         }
         Ok(Config {
-            model: self.model,
             workers,
             queue,
             backlog: self.backlog,
@@ -165,9 +149,11 @@ impl Settings {
             patience: self.patience,
             refusal_budget: self.refusal_budget,
             max_connections,
-            first_byte_timeout: self.first_byte_timeout,
-            idle_timeout: self.idle_timeout,
-            io_timeout: self.io_timeout,
+            timeouts: Timeouts {
+                first_byte: self.first_byte_timeout,
+                idle: self.idle_timeout,
+                io: self.io_timeout,
+            },
             drain_timeout: self.drain_timeout,
         })
     }

@@ -1,24 +1,29 @@
+//! A connection as its handler sees it during one call. It knows neither the handler nor whoever runs it.
+
 use std::{
     fmt,
     io::{self, Read, Write},
     net::SocketAddr,
     os::fd::OwnedFd,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustix::{event::PollFlags, io::Errno, net};
 
 use super::{
-    config::Config,
-    conn::Second,
-    control::Control,
-    exchange::Host,
-    holds::{Hold, HoldWaiter},
-    reactor::Key,
-    runqueue::Waker,
-    wire::{INPUT_LIMIT, Input, Wire},
+    context::Context,
+    farewell::Farewell,
+    joint::{Joint, Other},
+    sides::{Host, Sides},
 };
-use crate::sys::wait::wait_until;
+use crate::{
+    net::{
+        input::{INPUT_LIMIT, Input},
+        ready::Waker,
+        wire::Wire,
+    },
+    sys::wait::wait_until,
+};
 
 /// A connection as its handler sees it during one call.
 ///
@@ -32,31 +37,22 @@ use crate::sys::wait::wait_until;
 pub struct Connection<'a> {
     sides: Sides<'a>,
     input: &'a mut Input,
-    config: &'a Config,
-    control: &'a Control,
+    context: &'a Context,
     host: &'a dyn Host,
     deadline: Option<Instant>,
-}
-
-/// The parts of a connection that a handler works with.
-pub(crate) struct Sides<'a> {
-    pub(crate) wire: &'a mut Wire,
-    pub(crate) second: &'a mut Option<Box<Second>>,
-    pub(crate) key: &'a mut Option<Key>,
 }
 
 impl<'a> Connection<'a> {
     /// The most unread [`input`](Self::input) that is held, in bytes.
     pub const INPUT_LIMIT: usize = INPUT_LIMIT;
 
-    pub(crate) fn new(
+    pub(super) fn new(
         sides: Sides<'a>,
         input: &'a mut Input,
-        config: &'a Config,
-        control: &'a Control,
+        context: &'a Context,
         host: &'a dyn Host,
     ) -> Self {
-        Self { sides, input, config, control, host, deadline: None }
+        Self { sides, input, context, host, deadline: None }
     }
 
     /// Reads what has come into [`input`](Self::input), at most as much as there is room for, and
@@ -78,24 +74,24 @@ impl<'a> Connection<'a> {
     /// If there are fewer.
     pub fn consume(&mut self, amount: usize) {
         self.input.consume(amount);
-        self.sides.wire.consumed |= amount > 0;
+        self.sides.call.consumed |= amount > 0;
     }
 
     /// Whether the client has ended its side: nothing will follow what is in the input. The
     /// other direction is still open, and whether a half-closed client wants its reply is for
     /// the protocol to decide.
     pub fn ended(&self) -> bool {
-        self.sides.wire.ended
+        self.sides.wire.ended()
     }
 
     /// Whether the server is shutting down, so that this reply should be the connection's last.
     pub fn draining(&self) -> bool {
-        self.control.draining()
+        self.context.stage.is_draining()
     }
 
     /// When this call's waiting ends: `io_timeout` after it was first asked for, or first waited.
     pub fn deadline(&mut self) -> Instant {
-        *self.deadline.get_or_insert_with(|| Instant::now() + self.config.io_timeout)
+        *self.deadline.get_or_insert_with(|| Instant::now() + self.context.timeouts.io)
     }
 
     /// Whether the client's socket has taken all that was written. While it has not, a handler that
@@ -108,7 +104,7 @@ impl<'a> Connection<'a> {
     /// Says that the client has announced more than has come. A reply after which the connection is
     /// closed is kept from being overtaken by the reset that the rest would cause.
     pub(crate) fn expect_more(&mut self) {
-        self.sides.wire.expects_more = true;
+        self.sides.call.expects_more = true;
     }
 
     /// Whether closing is to be a reset, so that a reply that breaks off is not taken for whole.
@@ -116,70 +112,31 @@ impl<'a> Connection<'a> {
         self.sides.wire.reset_on_close(reset);
     }
 
-    /// The same connection for a shorter while, with a deadline of its own.
+    /// This connection for a shorter while, with a deadline of its own.
     pub(crate) fn reborrow(&mut self) -> Connection<'_> {
-        let Sides { wire, second, key } = &mut self.sides;
-        Connection::new(Sides { wire, second, key }, self.input, self.config, self.control, self.host)
+        Connection::new(self.sides.reborrow(), self.input, self.context, self.host)
     }
 
-    /// Makes the events of this descriptor the connection's too: `ready` is called for either, and
-    /// does all the reading. It must be ready within this time for the first time.
-    pub(crate) fn attach(&mut self, socket: OwnedFd, within: Duration) {
-        *self.sides.second = Some(Box::new(Second::new(Some(socket), within)));
+    /// What all connections of the server have in common.
+    pub(crate) fn context(&self) -> &'a Context {
+        self.context
     }
 
-    /// Closes what is attached.
-    pub(crate) fn detach(&mut self) {
-        *self.sides.second = None;
+    /// Joins a connection that is being made to this one, which is to be done by this time: `ready` is
+    /// called for the events of either, and does all the reading.
+    pub(crate) fn join(&mut self, socket: OwnedFd, until: Instant) {
+        *self.sides.joint = Some(Box::new(Joint::Other(Other::connecting(socket, until))));
+    }
+
+    /// Closes what is joined, or waits for no turn any more.
+    pub(crate) fn part(&mut self) {
+        *self.sides.joint = None;
     }
 
     /// Has `ready` called when its turn has come, of which a [`waker`](Self::waker) says, or when
     /// something happens to the client; it does all the reading. After this time `expired` is called.
-    pub(crate) fn await_turn(&mut self, within: Duration) {
-        *self.sides.second = Some(Box::new(Second::new(None, within)));
-    }
-
-    /// Whether a worker may wait for what clients send. Where there is but one, it may not.
-    pub(crate) fn may_hold(&self) -> bool {
-        self.control.holds.may_be_held()
-    }
-
-    /// Leave for this worker to wait for what the client sends; none while as many wait as may.
-    /// Those who wait for it come first.
-    pub(crate) fn hold(&self) -> Option<Hold> {
-        self.control.holds.take()
-    }
-
-    /// A place in line for that; none where there is no slot left to find the connection by.
-    pub(crate) fn await_hold(&mut self) -> Option<HoldWaiter> {
-        let waker = self.waker()?;
-        Some(self.control.holds.wait(waker))
-    }
-
-    /// How long clients wait.
-    pub(crate) fn patience(&self) -> Duration {
-        self.config.patience
-    }
-
-    /// Counts an answer with this status.
-    pub(crate) fn count_answer(&self, status: u16) {
-        let counters = &self.control.counters;
-        match status {
-            ..300 => counters.answers_2xx.count(),
-            300..400 => counters.answers_3xx.count(),
-            400..500 => counters.answers_4xx.count(),
-            500.. => counters.answers_5xx.count(),
-        }
-    }
-
-    /// Counts a request that was refused as it came.
-    pub(crate) fn count_malformed(&self) {
-        self.control.counters.malformed.count();
-    }
-
-    /// Counts the connection as refused because it waited too long.
-    pub(crate) fn count_shed(&self) {
-        self.control.counters.shed.count();
+    pub(crate) fn await_turn(&mut self, until: Instant) {
+        *self.sides.joint = Some(Box::new(Joint::Turn { until }));
     }
 
     /// What has this connection run once more, from whatever thread; none where there is no slot left
@@ -188,12 +145,9 @@ impl<'a> Connection<'a> {
         self.host.waker(self.sides.key, &self.sides.wire.socket)
     }
 
-    /// Says whether an answer is on its way over what is attached: then it is not idle, although
-    /// nothing moves.
-    pub(crate) fn set_busy(&mut self, busy: bool) {
-        if let Some(second) = self.sides.second {
-            second.busy = busy;
-        }
+    /// Says what it means that nothing moves.
+    pub(crate) fn say_farewell(&mut self, farewell: Farewell) {
+        *self.sides.farewell = farewell;
     }
 
     /// The client's side.
@@ -201,20 +155,12 @@ impl<'a> Connection<'a> {
         self.sides.wire
     }
 
-    /// Says that what is attached was ready for the first time.
-    pub(crate) fn arrived(&mut self) {
-        if let Some(second) = self.sides.second {
-            second.awaited = None;
+    /// The client's side, what is joined to it, and a buffer for what is read.
+    pub(crate) fn sides(&mut self) -> Option<(&mut Wire, &mut Other, &mut Input)> {
+        match self.sides.joint.as_deref_mut()? {
+            Joint::Turn { .. } => None,
+            Joint::Other(other) => Some((self.sides.wire, other, self.input)),
         }
-    }
-
-    /// The client's side, what is attached, and a buffer for what is read.
-    pub(crate) fn pair(&mut self) -> Option<(&mut Wire, &mut Wire, &mut Input)> {
-        Some((self.sides.wire, self.sides.second.as_mut()?.wire.as_mut()?, self.input))
-    }
-
-    pub(crate) fn io_timeout(&self) -> Duration {
-        self.config.io_timeout
     }
 
     /// Sets when this call's waiting ends.
@@ -250,11 +196,11 @@ impl<'a> Connection<'a> {
         let deadline = self.deadline();
         let began = Instant::now();
         let ready = wait_until(&self.sides.wire.socket, what, Some(deadline));
-        self.input.waited(began.elapsed());
+        self.sides.call.waited += began.elapsed();
         if ready? {
             return Ok(());
         }
-        self.sides.wire.timed_out = true;
+        self.sides.call.timed_out = true;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the client kept the handler waiting too long"))
     }
 }
@@ -278,6 +224,7 @@ impl Read for Connection<'_> {
 
 impl Write for Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sides.call.wrote = true;
         loop {
             if self.sides.wire.flush()? {
                 let sent = self.sides.wire.send(bytes)?;

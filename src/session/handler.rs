@@ -1,3 +1,5 @@
+//! What a service is: the handler, and what it answers. It knows connections as a handler sees them.
+
 use std::{borrow::Cow, io};
 
 use super::connection::Connection;

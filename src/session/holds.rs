@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::runqueue::Waker;
+use crate::net::ready::Waker;
 
 /// A semaphore whose waiters are parked connections; what becomes free is handed to the first in line.
 #[derive(Debug)]

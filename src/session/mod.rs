@@ -1,13 +1,17 @@
 //! A connection's life from its first byte to its last, and what its handler sees of it. It knows no
 //! threads and no queue.
 
-pub(crate) mod conn;
 pub(crate) mod connection;
+pub(crate) mod context;
 pub(crate) mod exchange;
+pub(crate) mod farewell;
 pub(crate) mod handler;
 pub(crate) mod holds;
-
-use crate::{
-    net::wire,
-    server::{config, control, reactor, runqueue},
-};
+mod joint;
+pub(crate) mod life;
+pub(crate) mod linger;
+pub(crate) mod phase;
+pub(crate) mod service;
+pub(crate) mod sides;
+pub(crate) mod stage;
+pub(crate) mod timeouts;

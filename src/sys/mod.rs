@@ -4,5 +4,6 @@
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod names;
+pub(crate) mod tally;
 pub(crate) mod tcp_info;
 pub(crate) mod wait;

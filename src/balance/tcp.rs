@@ -1,0 +1,380 @@
+//! Tcp over TCP: the handler, for which each connection is a relay or on its way to become one. It knows
+//! no protocol.
+
+use std::{borrow::Cow, io, mem, sync::Arc, time::Instant};
+
+use rustix::io::Errno;
+
+use super::{
+    config::Config,
+    flow::{AtEnd, Flow, Pipes},
+    tried::Tried,
+    upstreams::{Lease, Place, Turn, Upstreams, Waiter},
+};
+use crate::{
+    session::{
+        connection::Connection,
+        farewell::Farewell,
+        handler::{Handler, Next, Refusal},
+    },
+    sys::connect,
+};
+
+#[derive(Debug)]
+pub(super) struct Tcp {
+    upstreams: Arc<Upstreams>,
+    config: Config,
+    pipes: Pipes,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+enum Stage {
+    /// In line for a place.
+    Waiting {
+        waiter: Arc<Waiter>,
+    },
+    Connecting {
+        lease: Lease,
+        tried: Tried,
+        /// Which of the upstream's addresses it is, counted from the one that is tried first.
+        attempt: usize,
+    },
+    Relaying(Relaying),
+    Ended,
+}
+
+#[derive(Debug)]
+struct Relaying {
+    lease: Lease,
+    tried: Tried,
+    up: Flow,
+    down: Flow,
+}
+
+/// One relay; its place is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Relay {
+    upstreams: Arc<Upstreams>,
+    came: Instant,
+    stage: Stage,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Stage::Waiting { waiter } = &self.stage {
+            self.upstreams.leave(waiter, false);
+        }
+    }
+}
+
+impl Handler for Tcp {
+    type State = Relay;
+
+    fn open(&self, connection: &mut Connection<'_>) -> io::Result<Relay> {
+        // That nothing moves does not say that it is idle.
+        connection.say_farewell(Farewell::Spread);
+        let came = Instant::now();
+        let stage = self.find_place(connection, came, Tried::default())?;
+        Ok(Relay { upstreams: Arc::clone(&self.upstreams), came, stage })
+    }
+
+    fn ready(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
+        loop {
+            let next = match mem::replace(&mut relay.stage, Stage::Ended) {
+                Stage::Waiting { waiter } => self.wait(connection, relay, waiter)?,
+                Stage::Connecting { lease, tried, attempt } => {
+                    self.await_upstream(connection, relay, lease, tried, attempt)?
+                }
+                Stage::Relaying(relaying) => self.relay(connection, relay, relaying)?,
+                Stage::Ended => Some(Next::Close),
+            };
+            if let Some(next) = next {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn expired(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
+        match mem::replace(&mut relay.stage, Stage::Ended) {
+            Stage::Waiting { waiter } => {
+                let until = self.upstreams.look_again(&waiter);
+                relay.stage = Stage::Waiting { waiter };
+                match until {
+                    Some(until) => connection.await_turn(until),
+                    None => tracing::debug!("a connection has waited too long for a place"),
+                }
+                self.ready(connection, relay)
+            }
+            Stage::Connecting { lease, tried, attempt } => {
+                relay.stage = self.go_on(connection, relay.came, lease, tried, attempt, Errno::TIMEDOUT)?;
+                self.ready(connection, relay)
+            }
+            stage => {
+                relay.stage = stage;
+                Ok(Next::Close)
+            }
+        }
+    }
+
+    fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
+        self.config.busy_reply.clone().into()
+    }
+}
+
+impl Tcp {
+    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config, pipes: usize) -> Self {
+        Self { upstreams, config, pipes: Pipes::new(pipes) }
+    }
+
+    /// One in line: goes on once it was given a place. None: there is more to do at once.
+    fn wait(
+        &self,
+        connection: &mut Connection<'_>,
+        relay: &mut Relay,
+        waiter: Arc<Waiter>,
+    ) -> io::Result<Option<Next>> {
+        match waiter.take() {
+            Some(Turn::Place(lease)) => {
+                relay.stage = self.connect(connection, relay.came, lease, waiter.tried.clone())?;
+                Ok(None)
+            }
+            Some(Turn::Shed) => self.refuse(connection).map(Some),
+            None if connection.client().is_gone() => {
+                self.upstreams.leave(&waiter, true);
+                Ok(Some(Next::Close))
+            }
+            None => {
+                relay.stage = Stage::Waiting { waiter };
+                Ok(Some(Next::Park))
+            }
+        }
+    }
+
+    /// One whose connection to the upstream is being made.
+    fn await_upstream(
+        &self,
+        connection: &mut Connection<'_>,
+        relay: &mut Relay,
+        mut lease: Lease,
+        tried: Tried,
+        attempt: usize,
+    ) -> io::Result<Option<Next>> {
+        relay.stage = match connected(connection) {
+            Ok(true) => {
+                lease.connected(attempt);
+                Stage::Relaying(Relaying { lease, tried, up: Flow::default(), down: Flow::default() })
+            }
+            Ok(false) if connection.client().is_gone() => return Ok(Some(Next::Close)),
+            Ok(false) => {
+                relay.stage = Stage::Connecting { lease, tried, attempt };
+                return Ok(Some(Next::Park));
+            }
+            Err(errno) => self.go_on(connection, relay.came, lease, tried, attempt, errno)?,
+        };
+        Ok(None)
+    }
+
+    /// One that relays: moves what is there.
+    fn relay(
+        &self,
+        connection: &mut Connection<'_>,
+        relay: &mut Relay,
+        mut relaying: Relaying,
+    ) -> io::Result<Option<Next>> {
+        let moved = relaying.move_bytes(connection, &self.pipes);
+        if relaying.moves_on(connection) {
+            let Relaying { lease, tried, .. } = &mut relaying;
+            if let Some(stage) = self.move_on(connection, relay.came, lease, tried)? {
+                relay.stage = stage;
+                return Ok(None);
+            }
+            relaying.down.settled = true;
+            if moved.is_ok() {
+                relay.stage = Stage::Relaying(relaying);
+                return Ok(None);
+            }
+        }
+        let ended = relaying.up.ended && relaying.down.ended && is_flushed(connection);
+        relay.stage = Stage::Relaying(relaying);
+        match moved {
+            Err(error) => {
+                reset_both(connection);
+                Err(error)
+            }
+            Ok(_) if ended => Ok(Some(Next::Close)),
+            Ok(true) => Ok(Some(Next::Again)),
+            Ok(false) => Ok(Some(Next::Park)),
+        }
+    }
+
+    /// A place at an upstream or in the line; else the client is told no.
+    fn find_place(&self, connection: &mut Connection<'_>, came: Instant, tried: Tried) -> io::Result<Stage> {
+        match self.upstreams.place(came, &tried, || connection.waker()) {
+            Place::At(lease) => self.connect(connection, came, lease, tried),
+            Place::InLine(waiter) => {
+                let until = self.upstreams.waits_until(&waiter);
+                connection.await_turn(until);
+                Ok(Stage::Waiting { waiter })
+            }
+            Place::Nowhere => {
+                self.refuse(connection)?;
+                Err(io::Error::other("there is no upstream for a connection"))
+            }
+        }
+    }
+
+    fn refuse(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
+        connection.part();
+        if self.config.busy_reply.is_empty() {
+            connection.reset_on_close(true);
+        } else {
+            io::Write::write_all(connection, &self.config.busy_reply)?;
+        }
+        Ok(Next::Close)
+    }
+
+    fn connect(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: Lease,
+        tried: Tried,
+    ) -> io::Result<Stage> {
+        self.connect_to(connection, came, lease, tried, 0)
+    }
+
+    fn connect_to(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: Lease,
+        tried: Tried,
+        attempt: usize,
+    ) -> io::Result<Stage> {
+        match connect::begin(&lease.upstream().addr(attempt)) {
+            Ok(socket) => {
+                connection.join(socket, Instant::now() + self.config.connect_timeout);
+                Ok(Stage::Connecting { lease, tried, attempt })
+            }
+            Err(errno) => self.go_on(connection, came, lease, tried, attempt, errno),
+        }
+    }
+
+    /// After a connect in vain: to the upstream's next address, or to another upstream.
+    fn go_on(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        mut lease: Lease,
+        mut tried: Tried,
+        attempt: usize,
+        errno: Errno,
+    ) -> io::Result<Stage> {
+        let has_next = attempt + 1 < lease.upstream().addrs();
+        if errno == Errno::ADDRNOTAVAIL && has_next {
+            return self.connect_to(connection, came, lease, tried, attempt + 1);
+        }
+        if connect::is_own_lack(errno) {
+            // It says nothing of the upstream, and may be over soon.
+            self.pipes.give_up_spare();
+            lease.lacked(errno);
+        } else if errno != Errno::CONNRESET && has_next {
+            return self.connect_to(connection, came, lease, tried, attempt + 1);
+        } else {
+            tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
+            // One that took it and then reset it is busy, and not away.
+            if errno == Errno::CONNRESET { lease.was_busy() } else { lease.failed(errno) }
+        }
+        tried.add(lease.index, Instant::now());
+        drop(lease);
+        self.find_place(connection, came, tried)
+    }
+
+    /// To another upstream: nothing was sent yet, and this one is gone. One that has reset the connection
+    /// is busy, so that it is worth waiting; where one has ended it, and nobody else has a place at once,
+    /// that is its answer.
+    fn move_on(
+        &self,
+        connection: &mut Connection<'_>,
+        came: Instant,
+        lease: &mut Lease,
+        tried: &Tried,
+    ) -> io::Result<Option<Stage>> {
+        let mut tried = tried.clone();
+        tried.add(lease.index, Instant::now());
+        let is_reset = connection.sides().is_some_and(|(_, upstream, _)| upstream.wire.failed());
+        if is_reset {
+            lease.was_busy();
+            return self.find_place(connection, came, tried).map(Some);
+        }
+        match self.upstreams.another(came, &tried) {
+            Some(lease) => self.connect(connection, came, lease, tried).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Relaying {
+    /// Moves what there is in both directions; whether there may be more.
+    fn move_bytes(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
+        let before = (self.up.bytes, self.down.bytes);
+        let moved = self.move_both(connection, pipes);
+        let (sent, received) = (self.up.bytes - before.0, self.down.bytes - before.1);
+        self.lease.upstream().moved(sent, received);
+        match (sent > 0, received > 0) {
+            (_, true) => connection.say_farewell(Farewell::Spread),
+            // An answer is on its way.
+            (true, false) => connection.say_farewell(Farewell::SpreadOwing),
+            (false, false) => {}
+        }
+        moved
+    }
+
+    fn move_both(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
+        let Some((client, upstream, piece)) = connection.sides() else { return Ok(false) };
+        let upstream = &mut upstream.wire;
+        let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
+        // Not on to the other direction when this one fails: it would find the end of a stream.
+        let end_of_up = at_end(&self.down);
+        let more_up = self.up.go_on(client, upstream, piece, pipes, end_of_up)?;
+        let end_of_down = if self.is_untouched() { AtEnd::Hold } else { at_end(&self.up) };
+        let more_down = self.down.go_on(upstream, client, piece, pipes, end_of_down)?;
+        Ok(more_up | more_down)
+    }
+
+    /// Whether nothing was passed on yet, so that another upstream could have the connection.
+    fn is_untouched(&self) -> bool {
+        !(self.down.settled || self.down.ended || self.up.ended) && self.up.bytes + self.down.bytes == 0
+    }
+
+    /// Whether the upstream has gone before anything was sent either way.
+    fn moves_on(&self, connection: &mut Connection<'_>) -> bool {
+        connection.sides().is_some_and(|(client, upstream, _)| {
+            let upstream = &upstream.wire;
+            self.is_untouched() && !client.failed() && (upstream.ended() || upstream.failed())
+        })
+    }
+}
+
+/// Whether the connection to the upstream is made.
+fn connected(connection: &mut Connection<'_>) -> rustix::io::Result<bool> {
+    let Some((_, upstream, _)) = connection.sides() else { return Ok(false) };
+    let is_made = connect::is_made(&upstream.wire.socket)?;
+    if is_made {
+        upstream.arrived();
+    }
+    Ok(is_made)
+}
+
+fn is_flushed(connection: &mut Connection<'_>) -> bool {
+    connection.sides().is_none_or(|(client, upstream, _)| client.is_flushed() && upstream.wire.is_flushed())
+}
+
+/// Passes a reset on.
+fn reset_both(connection: &mut Connection<'_>) {
+    if let Some((client, upstream, _)) = connection.sides() {
+        client.reset_on_close(true);
+        upstream.wire.reset_on_close(true);
+    }
+}

@@ -1,0 +1,232 @@
+//! The acceptor: takes newcomers from the listeners to the door, keeps the time of parked sessions, and
+//! reports overloads. It knows no workers.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
+
+use super::{
+    backoff::Backoff,
+    door::{Accepted, Door},
+    eviction,
+    overdue::Overdue,
+    pool::Pool,
+    queue::Entrance,
+    report::Reporter,
+    room::Room,
+    sweeper::Sweeper,
+};
+use crate::{
+    net::listener::{AcceptError, Listener},
+    overload::Verdict,
+    session::handler::Handler,
+    sys::{
+        clock::thread_cpu_time,
+        wait::{poll_until, wait_until},
+    },
+};
+
+/// Newcomers taken from one listener before the others, and the time, get their turn.
+const BATCH: usize = 64;
+
+pub(super) struct Acceptor<H: Handler> {
+    pub(super) pool: Arc<Pool<H>>,
+    pub(super) door: Door<H>,
+    pub(super) listeners: Vec<Listener>,
+    sweeper: Sweeper,
+    overdue: Overdue,
+    reporter: Reporter,
+    backoff: Backoff,
+    /// Newcomers had to wait in the backlog, and not all of those are in yet.
+    behind: bool,
+    /// Whose turn it is.
+    first_listener: usize,
+}
+
+/// What the acceptor waits for: newcomers or not, and until when at most.
+pub(super) struct Pause {
+    pub(super) listen: bool,
+    pub(super) until: Option<Instant>,
+}
+
+/// How far newcomers were taken from a listener.
+enum Taken {
+    All,
+    /// There may be more.
+    Batch,
+    /// They have to wait.
+    Pause(Pause),
+}
+
+impl<H: Handler> Acceptor<H> {
+    pub(super) fn new(pool: Arc<Pool<H>>, listeners: Vec<Listener>, entrance: Entrance) -> Self {
+        let now = Instant::now();
+        Self {
+            door: Door::new(Arc::clone(&pool), entrance),
+            pool,
+            listeners,
+            sweeper: Sweeper::new(now),
+            overdue: Overdue::new(now),
+            reporter: Reporter::default(),
+            backoff: Backoff::new(),
+            behind: false,
+            first_listener: 0,
+        }
+    }
+
+    /// Accepts until the server is to shut down, or a listener is of no more use.
+    pub(super) fn run(&mut self) -> Result<(), Errno> {
+        while !self.pool.service.context.stage.is_draining() {
+            let pause = self.take_newcomers()?;
+            let overdue = self.overdue.refuse_when_due(&mut self.door);
+            let pool = &self.pool;
+            let report = self.reporter.report(&pool.gate, pool.counters(), pool.config.patience);
+            let until = [pause.until, self.sweep_when_due(), overdue, report].into_iter().flatten().min();
+            self.wait(Pause { until, ..pause });
+        }
+        Ok(())
+    }
+
+    pub(super) fn sweep_when_due(&mut self) -> Option<Instant> {
+        self.sweeper.sweep_when_due(&self.pool)
+    }
+
+    /// Lets in whoever there is room for. Gives what to wait for, or the error of a listener that
+    /// is of no more use.
+    fn take_newcomers(&mut self) -> Result<Pause, Errno> {
+        let listeners = self.listeners.len();
+        let first = self.first_listener;
+        let mut more = false;
+        for index in (first..listeners).chain(0..first) {
+            match self.take_from(index)? {
+                Taken::All => {}
+                Taken::Batch => more = true,
+                Taken::Pause(pause) => return Ok(pause),
+            }
+        }
+        let now = Instant::now();
+        if more {
+            return Ok(Pause { listen: true, until: Some(now) });
+        }
+        self.behind = false;
+        self.follow_load(now);
+        let moderate = self.door.moderation.caught_up(now);
+        if let Some(nap) = self.pool.gate.nap(now).or(moderate) {
+            thread::sleep(nap);
+        }
+        Ok(Pause { listen: true, until: None })
+    }
+
+    fn take_from(&mut self, index: usize) -> Result<Taken, Errno> {
+        for _ in 0..BATCH {
+            let now = Instant::now();
+            let mut lacking = self.door.lacks(now);
+            // A full house is of no concern as long as nobody is at the door.
+            if (lacking.is_some() || self.door.needs_place()) && !self.is_awaited(index) {
+                return Ok(Taken::All);
+            }
+            if lacking.is_none() && !self.door.find_place(now) {
+                lacking = Some(Room::Connection);
+            }
+            if let Some(room) = lacking
+                && let Verdict::Hold(until) = self.door.turn_away(room, self.listeners[index].waiting(), now)
+            {
+                self.behind = true;
+                self.follow_load(now);
+                return Ok(Taken::Pause(self.until_room(room, until)));
+            }
+            let started = if lacking.is_some() { thread_cpu_time() } else { Duration::ZERO };
+            match self.listeners[index].accept() {
+                Ok(socket) => {
+                    // In turn, so that where there is little room, each has its share of it.
+                    self.first_listener = (index + 1) % self.listeners.len();
+                    self.receive(Accepted { socket, at: now, late: self.behind }, lacking, started);
+                }
+                Err(AcceptError::Empty) => return Ok(Taken::All),
+                Err(AcceptError::Connection(errno)) => self.pass_over(errno),
+                Err(AcceptError::Exhausted(errno)) => return Ok(Taken::Pause(self.back_off(errno))),
+                Err(AcceptError::Closed(errno)) => return Err(errno),
+            }
+        }
+        Ok(Taken::Batch)
+    }
+
+    fn receive(&mut self, accepted: Accepted, lacking: Option<Room>, started: Duration) {
+        match lacking {
+            None => self.admit(accepted),
+            Some(room) => self.door.refuse(accepted, room, started),
+        }
+    }
+
+    /// Lets somebody in for whom there is room.
+    pub(super) fn admit(&mut self, accepted: Accepted) {
+        self.backoff = Backoff::new();
+        self.door.admit(accepted);
+    }
+
+    fn is_awaited(&self, index: usize) -> bool {
+        wait_until(&self.listeners[index], PollFlags::IN, Some(Instant::now())).unwrap_or(true)
+    }
+
+    pub(super) fn pass_over(&self, errno: Errno) {
+        tracing::debug!(error = %errno, "a connection failed before it was accepted");
+        self.pool.counters().accept_errors_connection.count();
+    }
+
+    /// Waits for room, unless it has been made meanwhile.
+    fn until_room(&mut self, room: Room, until: Option<Instant>) -> Pause {
+        let now = Instant::now();
+        self.pool.control.room.want(room);
+        if self.door.lacks(now).is_some() {
+            // A session that may give way says nothing; it has to be looked for.
+            let look = (room == Room::Connection).then_some(now + eviction::INTERVAL);
+            return Pause { listen: false, until: [until, look].into_iter().flatten().min() };
+        }
+        self.pool.control.room.want_none();
+        Pause { listen: true, until: Some(now) }
+    }
+
+    pub(super) fn back_off(&mut self, errno: Errno) -> Pause {
+        let pause = self.backoff.pause();
+        self.pool.counters().accept_errors_exhausted.count();
+        if pause == Backoff::SHORTEST {
+            tracing::warn!(error = %errno, "cannot accept; leaving newcomers in the backlog for a while");
+        }
+        Pause { listen: false, until: Some(Instant::now() + pause) }
+    }
+
+    /// Keeps the backlogs short while people are refused: each would be a second, hidden queue.
+    fn follow_load(&mut self, now: Instant) {
+        let usual = self.pool.config.backlog;
+        for listener in &mut self.listeners {
+            let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
+            listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
+        }
+    }
+
+    /// Waits for newcomers, the bell or the time.
+    pub(super) fn wait(&mut self, pause: Pause) {
+        self.door.renew_direct();
+        let paused = self.behind.then(Instant::now);
+        let bell = &self.pool.control.bell;
+        let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
+        if pause.listen {
+            fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
+        // It fails only for lack of memory; then the next round comes at once.
+        let _ = poll_until(&mut fds, pause.until);
+        if !fds[0].revents().is_empty() {
+            bell.silence();
+        }
+        if let Some(since) = paused {
+            self.pool.counters().left_waiting_ms.add(since.elapsed().as_millis() as u64);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The door: whether there is room for a newcomer, and what becomes of it: let in, parked, refused, or
+//! let in in place of another. It knows no listeners.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    config::OnFull,
+    eviction::Eviction,
+    moderation::Moderation,
+    pool::Pool,
+    queue::{Entrance, Newcomer},
+    room::Room,
+};
+use crate::{
+    net::slots::Parking,
+    overload::Verdict,
+    session::{
+        handler::{Handler, Refusal},
+        life::Session,
+    },
+    sys::clock::thread_cpu_time,
+};
+
+/// A queue that is full by count is a burst for this long, and then overload, if no place was made.
+const BURST: Duration = Duration::from_millis(100);
+/// Newcomers for each worker that may be parked without passing through the queue before the workers
+/// get a chance to be busy.
+const DIRECT: usize = 16;
+
+pub(super) struct Door<H: Handler> {
+    pub(super) pool: Arc<Pool<H>>,
+    pub(super) entrance: Entrance,
+    pub(super) moderation: Moderation,
+    eviction: Eviction,
+    /// Since when there has been no place for a newcomer.
+    stuck_since: Option<Instant>,
+    /// Newcomers that may still be parked without passing through the queue.
+    direct_left: usize,
+}
+
+/// Somebody who was accepted.
+pub(super) struct Accepted {
+    pub(super) socket: OwnedFd,
+    pub(super) at: Instant,
+    /// It may have waited in the backlog before that.
+    pub(super) late: bool,
+}
+
+impl<H: Handler> Door<H> {
+    pub(super) fn new(pool: Arc<Pool<H>>, entrance: Entrance) -> Self {
+        Self {
+            pool,
+            entrance,
+            moderation: Moderation::new(Instant::now()),
+            eviction: Eviction::default(),
+            stuck_since: None,
+            direct_left: 0,
+        }
+    }
+
+    /// Says that the workers have had a chance to be busy.
+    pub(super) fn renew_direct(&mut self) {
+        self.direct_left = DIRECT * self.pool.config.workers;
+    }
+
+    /// What there is no room in, if anything. A place that an idle session can give up is room.
+    pub(super) fn lacks(&mut self, now: Instant) -> Option<Room> {
+        if self.entrance.is_full() || !self.pool.gate.fits(now, self.entrance.len()) {
+            return Some(Room::Queue);
+        }
+        if self.needs_place() && !self.eviction.is_possible(&self.pool.parked, now) {
+            return Some(Room::Connection);
+        }
+        self.stuck_since = None;
+        None
+    }
+
+    /// Whether somebody has to give way to a newcomer.
+    pub(super) fn needs_place(&self) -> bool {
+        self.pool.control.open.get() >= self.pool.config.max_connections
+    }
+
+    /// Whether there is a place for a newcomer: where none is free, the session that has been idle longest
+    /// gives way.
+    pub(super) fn find_place(&mut self, now: Instant) -> bool {
+        if !self.needs_place() {
+            return true;
+        }
+        let possible = self.eviction.is_possible(&self.pool.parked, now);
+        let idle = if possible { self.eviction.evict(&self.pool.parked, now) } else { None };
+        let Some(mut idle) = idle else { return false };
+        if idle.lingers().is_none() {
+            self.pool.counters().evicted.count();
+        }
+        if idle.farewell().is_spread() {
+            idle.reset_on_close();
+        }
+        self.pool.retire(idle);
+        true
+    }
+
+    /// What to do with a newcomer for whom there is no room, when so many wait in the backlog. Where the
+    /// queue or the connections are at their bound by count, newcomers wait there as long as places are
+    /// made.
+    pub(super) fn turn_away(&mut self, room: Room, in_backlog: usize, now: Instant) -> Verdict {
+        let since = *self.stuck_since.get_or_insert(now);
+        let gate = &self.pool.gate;
+        let longest = match room {
+            Room::Queue if !gate.fits(now, self.entrance.len() + in_backlog) => Duration::ZERO,
+            Room::Queue => BURST,
+            Room::Connection => gate.tolerance(),
+        };
+        if now < since + longest { Verdict::Hold(Some(since + longest)) } else { gate.turn_away(now) }
+    }
+
+    /// Lets somebody in for whom there is room.
+    pub(super) fn admit(&mut self, accepted: Accepted) {
+        let pool = &self.pool;
+        pool.gate.admitted(accepted.at, self.entrance.len());
+        self.moderation.newcomer();
+        pool.counters().accepted.count();
+        let draining = pool.service.context.stage.is_draining();
+        let direct = H::CLIENT_SPEAKS_FIRST && self.direct_left > 0 && !draining;
+        let newcomer = self.newcomer(accepted);
+        if direct && self.pool.parked.ready.poller.has_idle_worker() {
+            self.direct_left -= 1;
+            return self.park(newcomer.into_session());
+        }
+        self.enqueue(newcomer);
+    }
+
+    fn newcomer(&self, Accepted { socket, at, late }: Accepted) -> Newcomer {
+        Newcomer { socket, accepted: at, late, open: self.pool.control.open.count() }
+    }
+
+    pub(super) fn enqueue(&mut self, newcomer: Newcomer) {
+        // It is the only sender and has seen that there is room.
+        if let Err(newcomer) = self.entrance.push(newcomer) {
+            return self.refuse_newcomer(newcomer, Room::Queue, thread_cpu_time());
+        }
+        self.pool.counters().queue_highest.raise(self.entrance.len() as u64);
+        self.pool.parked.ready.poller.announce();
+    }
+
+    /// Parks a newcomer without a detour: its request is usually still on the way, and when it
+    /// comes, it wakes an idle worker itself.
+    pub(super) fn park(&self, session: Session<H::State>) {
+        let counters = self.pool.counters();
+        counters.waits.record(Duration::ZERO);
+        match self.pool.park(session, false, |_| true) {
+            Parking::Parked => {}
+            Parking::Returned(session) | Parking::Failed(session, _) => {
+                counters.failed.count();
+                self.pool.retire(session);
+            }
+        }
+    }
+
+    /// Tells the newcomer no, or the one that has been in the queue longest, where that is wanted.
+    /// `started` is this thread's CPU time before it was accepted.
+    pub(super) fn refuse(&mut self, accepted: Accepted, room: Room, started: Duration) {
+        if room == Room::Queue && self.pool.config.on_full == OnFull::DropOldest {
+            return self.replace(accepted, started);
+        }
+        let newcomer = self.newcomer(accepted);
+        self.refuse_newcomer(newcomer, room, started);
+    }
+
+    fn refuse_newcomer(&self, newcomer: Newcomer, room: Room, started: Duration) {
+        let counters = self.pool.counters();
+        let (why, counter) = match room {
+            Room::Queue => (Refusal::QueueFull, &counters.refused_queue_full),
+            Room::Connection => (Refusal::ConnectionsFull, &counters.refused_connections_full),
+        };
+        counter.count();
+        let accepted = newcomer.accepted;
+        self.pool.refuse(newcomer.into_session(), why, started);
+        counters.refusals.record(accepted.elapsed());
+    }
+
+    /// Tells the one that has been in the queue longest no, and lets the newcomer in.
+    fn replace(&mut self, accepted: Accepted, started: Duration) {
+        if let Ok(oldest) = self.pool.queue.try_recv() {
+            self.pool.counters().refused_oldest.count();
+            self.pool.refuse(oldest.into_session(), Refusal::QueueFull, started);
+        }
+        if !self.find_place(accepted.at) {
+            let newcomer = self.newcomer(accepted);
+            return self.refuse_newcomer(newcomer, Room::Connection, started);
+        }
+        self.admit(accepted);
+    }
+}

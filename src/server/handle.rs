@@ -1,0 +1,109 @@
+//! A running server, as whoever started it sees it. It knows neither the handler nor the threads.
+
+use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::{control::Control, ending::Ending};
+use crate::{
+    error::{Error, Result},
+    metrics::{Gauges, Metrics},
+};
+
+/// A running server.
+///
+/// Dropping it shuts the server down and waits for that, as [`shutdown`](Self::shutdown) and
+/// [`join`](Self::join) do, for `drain_timeout` and half a second at most. An error is lost then.
+pub struct Handle {
+    addrs: Vec<SocketAddr>,
+    control: Arc<Control>,
+    gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+    drain_timeout: Duration,
+    end: Mutex<End>,
+}
+
+struct End {
+    /// None once it was joined.
+    acceptor: Option<JoinHandle<Ending>>,
+    /// What it said then.
+    ending: Ending,
+}
+
+impl Handle {
+    pub(super) fn new(
+        addrs: Vec<SocketAddr>,
+        control: Arc<Control>,
+        gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+        drain_timeout: Duration,
+        acceptor: JoinHandle<Ending>,
+    ) -> Self {
+        let end = Mutex::new(End { acceptor: Some(acceptor), ending: Ending::Drained });
+        Self { addrs, control, gauges, drain_timeout, end }
+    }
+
+    /// The address that the server listens on, with the real port; the first of several.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    /// All addresses that the server listens on, in the order in which they were given.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// The counters as they are now. It looks at every slot, so it is not for a tight loop.
+    pub fn metrics(&self) -> Metrics {
+        self.control.context.counters.snapshot((self.gauges)())
+    }
+
+    /// Begins to shut down and returns at once: accepts nobody new but those in the kernel's
+    /// backlog, finishes what was accepted, and closes idle connections.
+    pub fn shutdown(&self) {
+        self.control.drain();
+    }
+
+    /// Says that a thread has died without which the server is of no use.
+    pub(crate) fn on_death(&self, what: &'static str) -> impl FnOnce() + Send + 'static {
+        let control = Arc::clone(&self.control);
+        move || control.died(what)
+    }
+
+    /// Waits for the server to end, which it does after [`shutdown`](Self::shutdown).
+    ///
+    /// # Errors
+    ///
+    /// Connections were still open at the drain timeout. They were shut down; a handler that is
+    /// stuck in its own code keeps its thread, which ends when it returns. Or: a listener failed, or
+    /// one of the server's own threads died, so that the server shut down by itself.
+    pub fn join(&self) -> Result<()> {
+        let mut end = self.end.lock();
+        if let Some(acceptor) = end.acceptor.take() {
+            end.ending = acceptor.join().unwrap_or_else(|_| {
+                self.control.died("the acceptor");
+                Ending::Drained
+            });
+        }
+        if let Some(dead) = self.control.dead() {
+            return Err(Error::thread_died(dead));
+        }
+        match end.ending {
+            Ending::Drained => Ok(()),
+            Ending::Cut(open) => Err(Error::drain_timeout(open, self.drain_timeout)),
+            Ending::ListenerFailed(errno) => Err(Error::listener_failed(errno.into())),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shutdown();
+        // There is nobody to tell.
+        let _ = self.join();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("addrs", &self.addrs).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! What the workers and the acceptor share, and what either does with a session that it has: refuse it,
+//! park it, retire it. It knows neither the workers nor the acceptor.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use rustix::net::connect_unspec;
+
+use super::{config::Config, control::Control, parked::Parked, queue::Newcomer, running::Running};
+use crate::{
+    metrics::{Counters, Gauges},
+    net::slots::Parking,
+    overload::Gate,
+    session::{
+        handler::{Handler, Refusal},
+        life::Session,
+        linger::LINGERING,
+        service::Service,
+    },
+    sys::{
+        clock::{thread_cpu_time, us},
+        tcp_info::TcpInfo,
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Pool<H: Handler> {
+    pub(super) service: Service<H>,
+    pub(super) config: Config,
+    pub(super) control: Arc<Control>,
+    pub(super) parked: Parked<H::State>,
+    pub(super) queue: Receiver<Newcomer>,
+    pub(super) gate: Gate,
+    /// When the newcomer came who was taken last, by the ready line's clock.
+    pub(super) taken_us: AtomicU64,
+    /// What each worker is busy with.
+    pub(super) running: Box<[Running]>,
+}
+
+impl<H: Handler> Pool<H> {
+    pub(super) fn new(
+        service: Service<H>,
+        config: Config,
+        control: Arc<Control>,
+        queue: Receiver<Newcomer>,
+    ) -> rustix::io::Result<Self> {
+        Ok(Self {
+            service,
+            control,
+            parked: Parked::new(config.max_connections + LINGERING)?,
+            queue,
+            gate: Gate::new(config.terms(), Instant::now()),
+            taken_us: AtomicU64::new(0),
+            running: (0..config.workers).map(|_| Running::nobody()).collect(),
+            config,
+        })
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.service.context.counters
+    }
+
+    /// Whether somebody waits in the queue or in the ready line.
+    pub(super) fn has_work(&self) -> bool {
+        !self.parked.ready.is_empty() || !self.queue.is_empty()
+    }
+
+    /// Resets the connections that workers are busy with; how many there were.
+    pub(super) fn reset_running(&self) -> usize {
+        let running = self.running.iter().filter_map(|running| running.socket(&self.parked));
+        // To connect it to nothing resets it (connect(2)), and fails where the client is gone already.
+        running.filter(|socket| connect_unspec(socket).is_ok()).count()
+    }
+
+    /// Tells the client no, and takes what that cost off the budget, since this thread's CPU time was
+    /// `started`.
+    pub(super) fn refuse(&self, mut session: Session<H::State>, why: Refusal, started: Duration) {
+        if self.service.refuse(&mut session, why) {
+            match self.park(session, false, |_| true) {
+                Parking::Parked => {}
+                Parking::Returned(session) | Parking::Failed(session, _) => self.retire(session),
+            }
+        } else {
+            self.retire(session);
+        }
+        let cost = thread_cpu_time() - started;
+        self.counters().refusal_cpu_us.add(us(cost));
+        self.gate.charge(cost);
+    }
+
+    /// Ends the session of somebody who has waited too long: it is told no, if it is still there.
+    pub(super) fn shed(
+        &self,
+        session: Session<H::State>,
+        info: Option<TcpInfo>,
+        wait: Duration,
+        now: Instant,
+    ) {
+        let counters = self.counters();
+        counters.waits.record(wait);
+        if info.is_some_and(|info| info.gone) {
+            counters.gone.count();
+            self.gate.gone(now, wait);
+            self.retire(session);
+        } else {
+            counters.shed.count();
+            self.refuse(session, Refusal::Shed, thread_cpu_time());
+        }
+    }
+
+    /// Parks the session, and sees to it that its deadline is kept.
+    pub(super) fn park(
+        &self,
+        session: Session<H::State>,
+        wake: bool,
+        stay: impl FnOnce(&Session<H::State>) -> bool,
+    ) -> Parking<Session<H::State>> {
+        let deadline = session.deadline(&self.service.context.timeouts);
+        let parking = self.parked.park(session, wake, stay);
+        if matches!(parking, Parking::Parked) {
+            self.control.sweep_at(deadline);
+        }
+        parking
+    }
+
+    /// Releases the slot, closes, and says so.
+    pub(super) fn retire(&self, mut session: Session<H::State>) {
+        self.parked.release(&mut session);
+        self.service.retire(session);
+        self.control.connection_ended();
+    }
+
+    pub(super) fn gauges(&self) -> Gauges {
+        Gauges {
+            connections_open: self.control.open.get() as u64,
+            connections_parked: self.parked.count() as u64,
+            queue_depth: self.queue.len() as u64,
+            busy_workers: self.control.busy() as u64,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Starts a pool: its workers and its acceptor. It knows no settings that are not checked yet.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use super::{
+    acceptor::Acceptor, config::Config, control::Control, drain::Drain, ending::Ending, handle::Handle,
+    pool::Pool, queue::queue, worker,
+};
+use crate::{
+    error::{Error, Result},
+    net::listener::Listener,
+    session::{context::Context, handler::Handler, service::Service},
+};
+
+/// Starts a server that runs this handler on a pool of workers.
+pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
+    let failed = |errno| Error::start("the server", errno);
+    // Half of the workers may be held, so that the others go on whatever those clients do.
+    let context = Arc::new(Context::new(config.timeouts, config.patience, config.workers / 2));
+    let control = Arc::new(Control::new(Arc::clone(&context)).map_err(failed)?);
+    let (workers, drain_timeout) = (config.workers, config.drain_timeout);
+    let addrs = listeners.iter().map(Listener::addr).collect();
+    let (entrance, receiver) = queue(config.queue);
+    let service = Service::new(handler, context);
+    let pool = Pool::new(service, config, Arc::clone(&control), receiver).map_err(failed)?;
+    let pool = Arc::new(pool);
+    let acceptor = Acceptor::new(Arc::clone(&pool), listeners, entrance);
+    let started = (0..workers).try_for_each(|index| {
+        let (pool, alive) = (Arc::clone(&pool), control.alive.count());
+        spawn(format!("worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
+    });
+    let acceptor = started.and_then(|()| spawn("acceptor".into(), move || accept(acceptor)));
+    if acceptor.is_err() {
+        // Those that did start find that there is nothing to do.
+        control.context.stage.cut();
+        pool.parked.ready.poller.ring();
+    }
+    let gauges = Box::new(move || pool.gauges());
+    Ok(Handle::new(addrs, control, gauges, drain_timeout, acceptor?))
+}
+
+/// Accepts until the server is to shut down, and then shuts it down.
+fn accept<H: Handler>(mut acceptor: Acceptor<H>) -> Ending {
+    let failed = acceptor.run().err();
+    if let Some(errno) = failed {
+        tracing::error!(error = %errno, "a listener failed; shutting down");
+        acceptor.pool.control.drain();
+    }
+    let ending = Drain::new(acceptor).run();
+    failed.map_or(ending, Ending::ListenerFailed)
+}
+
+pub(super) fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    let what = format!("the thread {name}");
+    thread::Builder::new().name(name).spawn(body).map_err(|error| Error::start(what, error))
+}

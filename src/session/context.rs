@@ -1,0 +1,33 @@
+//! What all sessions of a server have in common. It knows none of them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{holds::Holds, stage::Stage, timeouts::Timeouts};
+use crate::{metrics::Counters, sys::tally::Tally};
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) timeouts: Timeouts,
+    /// How long clients wait.
+    pub(crate) patience: Duration,
+    pub(crate) stage: Stage,
+    pub(crate) counters: Counters,
+    /// How many linger.
+    pub(crate) lingering: Arc<Tally>,
+    /// Who may hold a worker while a client is still sending.
+    pub(crate) holds: Arc<Holds>,
+}
+
+impl Context {
+    /// `holds` is how many threads may be held by clients that are still sending.
+    pub(crate) fn new(timeouts: Timeouts, patience: Duration, holds: usize) -> Self {
+        Self {
+            timeouts,
+            patience,
+            stage: Stage::default(),
+            counters: Counters::new(),
+            lingering: Arc::default(),
+            holds: Holds::new(holds),
+        }
+    }
+}

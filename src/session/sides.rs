@@ -1,0 +1,45 @@
+//! The parts of a session that its handler works with, and what it may ask of whoever runs it. It knows
+//! no handler.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use super::{farewell::Farewell, joint::Joint};
+use crate::net::{key::Key, ready::Waker, wire::Wire};
+
+pub(super) struct Sides<'a> {
+    pub(super) wire: &'a mut Wire,
+    pub(super) joint: &'a mut Option<Box<Joint>>,
+    pub(super) key: &'a mut Option<Key>,
+    pub(super) farewell: &'a mut Farewell,
+    pub(super) call: &'a mut Call,
+}
+
+impl Sides<'_> {
+    /// For a shorter while.
+    pub(super) fn reborrow(&mut self) -> Sides<'_> {
+        let Sides { wire, joint, key, farewell, call } = self;
+        Sides { wire, joint, key, farewell, call }
+    }
+}
+
+/// What a handler has done in one call.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    pub(super) consumed: bool,
+    pub(super) wrote: bool,
+    /// Its waiting ended at its deadline.
+    pub(super) timed_out: bool,
+    /// The client has announced more than has come.
+    pub(super) expects_more: bool,
+    /// How long it has waited for its client.
+    pub(super) waited: Duration,
+}
+
+/// Whoever runs sessions, as far as they know it.
+pub(crate) trait Host {
+    /// Whether somebody else could be served now; asked when the handler has more to do at once.
+    fn others_wait(&mut self) -> bool;
+
+    /// What has this session run once more; none where there is no such thing.
+    fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker>;
+}
