@@ -42,6 +42,8 @@ mod net;
 mod overload;
 mod server;
 mod session;
+#[doc(hidden)]
+pub mod steps;
 mod sys;
 
 pub use error::{Error, Result};

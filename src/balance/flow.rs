@@ -23,7 +23,7 @@ use crate::net::{
 
 /// What to do when the end of the stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AtEnd {
+pub(crate) enum AtEnd {
     PassOn,
     /// The other direction has ended, and both are going to be closed.
     Skip,
@@ -33,7 +33,7 @@ pub(super) enum AtEnd {
 
 /// One direction of a relay.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     pub(super) bytes: u64,
     /// The end of the stream was passed on.
     pub(super) ended: bool,
@@ -76,7 +76,7 @@ impl Drop for Made {
 
 /// Pipes, of which there are so many at most: each takes two descriptors.
 #[derive(Debug)]
-pub(super) struct Pipes {
+pub(crate) struct Pipes {
     most: usize,
     /// In use, and spare.
     made: Arc<AtomicUsize>,
@@ -93,7 +93,7 @@ const SPARE_PIPES: usize = 4;
 impl Flow {
     /// Moves what is there. Nothing more is read while the other side has not taken what was, so
     /// that a slow reader fills one buffer and then its sender's window. Whether more may be there.
-    pub(super) fn go_on(
+    pub(crate) fn go_on(
         &mut self,
         from: &mut Wire,
         to: &mut Wire,
@@ -179,7 +179,7 @@ impl Flow {
 }
 
 impl Pipes {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, made: Arc::default(), spare: Mutex::default() }
     }
 

@@ -17,7 +17,7 @@
 
 mod checks;
 mod config;
-mod flow;
+pub(crate) mod flow;
 mod line;
 mod places;
 mod refusals;

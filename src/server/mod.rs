@@ -16,7 +16,7 @@ mod moderation;
 mod overdue;
 mod parked;
 mod pool;
-mod queue;
+pub(crate) mod queue;
 mod report;
 mod room;
 mod running;

@@ -9,47 +9,47 @@ use crate::{session::life::Session, sys::tally::Counted};
 
 /// A connection in the queue.
 #[derive(Debug)]
-pub(super) struct Newcomer {
-    pub(super) socket: OwnedFd,
-    pub(super) accepted: Instant,
+pub(crate) struct Newcomer {
+    pub(crate) socket: OwnedFd,
+    pub(crate) accepted: Instant,
     /// It may have waited in the backlog before that.
-    pub(super) late: bool,
+    pub(crate) late: bool,
     /// It is one of those that are open.
-    pub(super) open: Counted,
+    pub(crate) open: Counted,
 }
 
 impl Newcomer {
-    pub(super) fn into_session<S>(self) -> Session<S> {
+    pub(crate) fn into_session<S>(self) -> Session<S> {
         Session::new(self.socket, self.accepted, self.open)
     }
 }
 
 /// The end of the queue at which newcomers come in; there is but one.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(crate) struct Entrance {
     sender: Sender<Newcomer>,
     /// When each of those in the queue was accepted; the first may have been taken already.
     queued: VecDeque<Instant>,
 }
 
 /// A queue for so many.
-pub(super) fn queue(capacity: usize) -> (Entrance, Receiver<Newcomer>) {
+pub(crate) fn queue(capacity: usize) -> (Entrance, Receiver<Newcomer>) {
     let (sender, receiver) = bounded(capacity);
     (Entrance { sender, queued: VecDeque::new() }, receiver)
 }
 
 impl Entrance {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sender.len()
     }
 
     /// Whether it is full by count.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.sender.is_full()
     }
 
     /// The newcomer is given back where there is no room.
-    pub(super) fn push(&mut self, newcomer: Newcomer) -> Result<(), Newcomer> {
+    pub(crate) fn push(&mut self, newcomer: Newcomer) -> Result<(), Newcomer> {
         let accepted = newcomer.accepted;
         self.sender.try_send(newcomer).map_err(TrySendError::into_inner)?;
         self.queued.push_back(accepted);
@@ -58,13 +58,13 @@ impl Entrance {
     }
 
     /// When the first was accepted.
-    pub(super) fn oldest(&mut self) -> Option<Instant> {
+    pub(crate) fn oldest(&mut self) -> Option<Instant> {
         self.forget_taken();
         self.queued.front().copied()
     }
 
     /// Says that the first was taken at this end.
-    pub(super) fn took_oldest(&mut self) {
+    pub(crate) fn took_oldest(&mut self) {
         self.queued.pop_front();
     }
 
