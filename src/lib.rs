@@ -29,6 +29,59 @@
 //! - What was admitted is answered, or refused in a way that its client can tell. A reply is never
 //!   lost to a reset for unread input.
 //!
+//! # The house
+//!
+//! From the ground up; each floor knows those below it and no other, and each file says at its head what
+//! it does not know. A constant stands beside its only user; what a user can set has its default and its
+//! range in `server/config.rs`, `balance/config.rs` or `dial/config.rs`. To change something, begin here:
+//!
+//! | what | where |
+//! |---|---|
+//! | how the system is asked: clocks, connecting, names, `TCP_INFO` | `sys/` |
+//! | what is counted and printed | `metrics.rs`: one list |
+//! | who joins a line, and who is served from it or shed | `overload/gate.rs`; the policy is pure, its judge is `overload/simulation/` |
+//! | how long a line may be, when it is made shorter and longer | `overload/line.rs` |
+//! | what service times and refusals' costs are taken to be | `overload/pace.rs`, `overload/budget.rs` |
+//! | listening, backlogs, kinds of accept errors | `net/listener.rs` |
+//! | one socket: reading, writing, splicing | `net/wire.rs` |
+//! | the slots of parked sessions | `net/slots.rs` |
+//! | epoll, and waking idle workers | `net/poller.rs` |
+//! | events that nobody has heeded yet, and wakers | `net/ready.rs` |
+//! | what a handler sees | `session/connection.rs` |
+//! | what a handler is, and what it answers | `session/handler.rs` |
+//! | a session (a connection with all it owns): its states | `session/life.rs` |
+//! | what a parked session waits for, and how long | `session/phase.rs` |
+//! | when a handler is called, and what follows from its answer | `session/exchange.rs` |
+//! | our side has ended: what the client still sends is drained, so that no reset overtakes its reply | `session/linger.rs` |
+//! | what the end of an idle session means to its client | `session/farewell.rs` |
+//! | settings, as methods | `server/builder.rs` |
+//! | settings, their defaults and ranges | `server/config.rs` |
+//! | newcomers are accepted | `server/acceptor.rs` |
+//! | a pause when descriptors have run out | `server/backoff.rs` |
+//! | a newcomer is admitted or refused | `server/door.rs` |
+//! | who gives way to it when all places are taken | `server/eviction.rs` |
+//! | it waits for a worker | `server/queue.rs` |
+//! | a worker takes and serves a session | `server/worker.rs` |
+//! | a session is refused, shed, parked, retired | `server/pool.rs` |
+//! | a session whose time has passed is found | `server/sweeper.rs` |
+//! | clients are told no while all workers are stuck | `server/overdue.rs` |
+//! | the server drains: idle sessions (relays among them) are closed, the rest is cut at the end | `server/drain.rs` |
+//! | a thread for every connection, to compare with | `server/baseline.rs` |
+//! | HTTP: the head of a request, and what is malformed | `http/codec/head.rs`, and its targets `http/codec/target.rs` |
+//! | HTTP: how the end of a body is known | `http/codec/framing.rs` |
+//! | HTTP: chunks, their extensions and trailers | `http/codec/chunked.rs` |
+//! | HTTP: a request is gathered | `http/arrival.rs` |
+//! | HTTP: a request is answered | `http/answer.rs` |
+//! | HTTP: large bodies | `http/large.rs`, `http/incoming.rs` |
+//! | balance: a relay, from its place in line to its end | `balance/tcp.rs` |
+//! | balance: one direction of a relay | `balance/flow.rs` |
+//! | balance: which upstream is chosen | `balance/selection.rs` |
+//! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
+//! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/upstream.rs` |
+//! | dialing many servers | `dial/` |
+//! | the command line, its signals and output | `cli/` of the command |
+//! | the benchmark of whole servers | `bench/` of the command |
+//!
 //! It runs on Linux. The feature `cli`, on by default, is for the command `overfall`; a library
 //! user switches it off.
 

@@ -1,3 +1,5 @@
+//! Listening sockets, whose backlog can be changed while they listen. It knows not who accepts.
+
 use std::{
     fs, io,
     net::{SocketAddr, ToSocketAddrs},

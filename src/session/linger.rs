@@ -8,7 +8,7 @@ use crate::net::input::Input;
 pub(crate) const LINGERING: usize = 1024;
 /// The most that is drained from one. After that it is left alone, so that a client that reads while it
 /// sends still has its reply.
-const BYTES: usize = 1024 * 1024;
+const BYTES: u32 = 1024 * 1024;
 
 /// Drains what has come. Whether it is to linger on.
 pub(super) fn drain<S>(session: &mut Session<S>, input: &mut Input) -> bool {
@@ -17,7 +17,7 @@ pub(super) fn drain<S>(session: &mut Session<S>, input: &mut Input) -> bool {
         input.clear();
         match session.wire.fill(input) {
             Ok(0) if session.wire.ended() => return false,
-            Ok(count) => *drained += count,
+            Ok(count) => *drained = drained.saturating_add(count as u32),
             // Its reply was sent; what the client does after that is no failure.
             Err(_) => return false,
         }

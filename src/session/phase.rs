@@ -21,12 +21,12 @@ pub(crate) enum Phase {
 }
 
 /// How long a lingering session is drained. Its reply is out already, and a client that has
-/// not ended its side by then is not going to read it.
+/// not ended its side by then is not going to read it. What is drained is for `linger` to say.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A phase and since when its timeout runs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub(super) struct Clock {
     pub(super) phase: Phase,
     pub(super) since: Instant,
 }
@@ -52,13 +52,10 @@ pub(super) struct Facts {
 }
 
 impl Clock {
-    pub(super) fn new(accepted: Instant) -> Self {
-        Self { phase: Phase::FirstByte, since: accepted }
-    }
-
     /// Works out the phase to park in and whether its time starts anew. The time of a request
     /// runs from its first byte, however slowly the rest comes.
-    pub(super) fn settle(&mut self, facts: Facts, now: Instant) {
+    #[must_use]
+    pub(super) fn settle(self, facts: Facts, now: Instant) -> Self {
         let phase = match facts {
             Facts { lingers: true, .. } => Phase::Linger,
             Facts { is_flushed: false, .. } => Phase::Reply,
@@ -73,17 +70,10 @@ impl Clock {
             Phase::Request => facts.consumed,
             Phase::Idle | Phase::Reply => facts.moved,
         };
-        if phase != self.phase || goes_on {
-            *self = Self { phase, since: now };
-        }
+        if phase != self.phase || goes_on { Self { phase, since: now } } else { self }
     }
 
-    /// Gives it the time once more.
-    pub(super) fn restart(&mut self, now: Instant) {
-        self.since = now;
-    }
-
-    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Instant {
+    pub(super) fn deadline(self, timeouts: &Timeouts) -> Instant {
         let timeout = match self.phase {
             Phase::FirstByte => timeouts.first_byte,
             Phase::Idle => timeouts.idle,
@@ -136,9 +126,9 @@ mod tests {
         ];
         let accepted = Instant::now();
         let after = |s| accepted + Duration::from_secs(s);
-        let mut clock = Clock::new(accepted);
+        let mut clock = Clock { phase: Phase::FirstByte, since: accepted };
         for (at, facts, phase, since) in table {
-            clock.settle(facts, after(at));
+            clock = clock.settle(facts, after(at));
             assert_eq!((clock.phase, clock.since), (phase, after(since)), "after {at} s");
         }
     }

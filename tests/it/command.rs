@@ -51,6 +51,30 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
+fn the_documents_name_only_flags_that_there_are() {
+    let help = |command: &str| String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
+    let known: String = ["serve", "balance", "dial", "bench"].map(help).concat();
+    let is_flag = |c: char| c.is_ascii_lowercase() || c == '-';
+    for document in ["README.md", "benches/README.md"] {
+        let text = std::fs::read_to_string(format!("{}/{document}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        // What cargo is told is no concern of ours.
+        let ours = text.lines().filter(|line| !line.contains("cargo "));
+        let flags: Vec<_> = ours
+            .flat_map(|line| line.match_indices("--").map(|(at, _)| &line[at..]))
+            .map(|rest| &rest[..rest.find(|c| !is_flag(c)).unwrap_or(rest.len())])
+            .filter(|flag| flag.len() > 2 && flag[2..].starts_with(|c: char| c.is_ascii_lowercase()))
+            .filter(|flag| *flag != "--help")
+            .collect();
+        assert!(flags.len() >= 3, "{document} names {flags:?}");
+        for flag in flags {
+            let exists =
+                known.match_indices(flag).any(|(at, _)| known[at + flag.len()..].starts_with([' ', '\n']));
+            assert!(exists, "{document} names {flag}");
+        }
+    }
+}
+
+#[test]
 fn the_settings_in_force_are_logged_and_nothing_goes_to_a_closed_output() {
     let mut command =
         overfall(&["serve", "--listen", "127.0.0.1:0", "--workers", "3", "--backlog", "100000000"]);

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Makes every figure that the documents quote, on this machine and now, into benches/results/.
+# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx and haproxy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for program in go nginx haproxy; do
+    command -v "$program" > /dev/null || { echo "install $program first" >&2; exit 1; }
+done
+results=$PWD/benches/results baselines=$PWD/benches/baselines
+target=${CARGO_TARGET_DIR:-$PWD/target}
+cargo build --locked --release --bins --example tokio
+(cd "$baselines/go/server" && go build -o "$target/go-server" .)
+overfall=$target/release/overfall
+tokio="$target/release/examples/tokio {app} {work} {addr}"
+go="$target/go-server {app} {work} {addr}"
+bench() { "$overfall" bench --duration 1s "$@"; }
+note() { # FILE: what was measured goes there, without the paths of this machine
+    sed -e "s#$target/##g" -e "s#$PWD/##g" > "$results/$1"
+}
+
+bench --svg "$results/goodput.svg" \
+    --against "tokio=$tokio@127.0.0.1:7001" --against "tokio-limit=$tokio 64@127.0.0.1:7002" \
+    --against "go=$go@127.0.0.1:7003" | note tcp.txt
+
+bench --protocol http --arm pool --arm spawn \
+    --scenario connections --scenario keepalive --scenario idle \
+    --against "nginx=nginx -c $baselines/nginx.conf@127.0.0.1:7004" \
+    --against "go=$go@127.0.0.1:7003" | note http.txt
+
+# The relays, with nginx behind them on the CPU of the load. Their ratio to the first arm, which has
+# nothing behind it, says nothing; compare them with each other.
+taskset -c 1 nginx -c "$baselines/nginx.conf" &
+upstream=$!
+trap 'kill $upstream' EXIT
+bench --protocol http --arm pool --scenario connections --scenario keepalive \
+    --against "balance=$overfall balance -q --workers 4 --listen {addr} 127.0.0.1:7004@127.0.0.1:7005" \
+    --against "haproxy=haproxy -db -f $baselines/haproxy.cfg@127.0.0.1:7006" | note balance.txt
