@@ -22,13 +22,16 @@
 
 mod budget;
 mod gate;
+mod limit;
 mod line;
 mod pace;
 #[cfg(test)]
 mod simulation;
 mod watch;
+mod window;
 
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
+    limit::{Found, Limit},
     watch::{Change, Watch},
 };

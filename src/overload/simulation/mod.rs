@@ -2,8 +2,11 @@
 //! policy, for servers and for balancers, without a single socket.
 
 mod goodput;
+mod limits;
+mod proxy;
 mod random;
 mod recovery;
 mod scene;
 mod timeline;
+mod upstream;
 mod world;
