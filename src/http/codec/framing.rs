@@ -2,7 +2,10 @@
 //! of that, by rules that hold for requests and responses alike. It does not know whose head it is, nor
 //! what a peer is told whose head breaks them.
 
-use super::fields::{elements, lists};
+use super::fields::elements;
+
+/// Options that a `Connection` may have without being odd: each of them is looked for among all fields.
+const USUAL_OPTIONS: usize = 32;
 
 /// How the end of a body is known (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +40,13 @@ pub(super) enum Misframed {
 pub(super) struct FramingFields {
     length: Option<u64>,
     codings: Codings,
+    /// The length was said more than once.
+    repeated: bool,
     close: bool,
     keep_alive: bool,
+    upgrade: bool,
+    /// All options that `Connection` lists.
+    options: usize,
 }
 
 /// The transfer codings of the body.
@@ -60,10 +68,17 @@ impl FramingFields {
         } else if is("transfer-encoding") {
             elements(value).try_for_each(|element| self.add_coding(element))?;
         } else if is("connection") {
-            self.close |= lists(value, "close");
-            self.keep_alive |= lists(value, "keep-alive");
+            elements(value).for_each(|option| self.add_option(option));
         }
         Ok(())
+    }
+
+    fn add_option(&mut self, option: &[u8]) {
+        let is = |known: &[u8]| option.eq_ignore_ascii_case(known);
+        self.options += 1;
+        self.close |= is(b"close");
+        self.keep_alive |= is(b"keep-alive");
+        self.upgrade |= is(b"upgrade");
     }
 
     /// All lengths must agree. One beyond any number is too large, whatever it is.
@@ -75,7 +90,10 @@ impl FramingFields {
         let length = digits.fold(0u64, |length, digit| length.saturating_mul(10).saturating_add(digit));
         match self.length.replace(length) {
             Some(before) if before != length => Err(Misframed::Malformed),
-            _ => Ok(()),
+            before => {
+                self.repeated |= before.is_some();
+                Ok(())
+            }
         }
     }
 
@@ -104,6 +122,21 @@ impl FramingFields {
             (Codings::Chunked, None) => Ok(Some(Framing::Chunked)),
             (Codings::Unknown, None) => Err(Misframed::UnknownCoding),
         }
+    }
+
+    /// Whether the length is beyond any number.
+    pub(super) fn is_overlong(&self) -> bool {
+        self.length == Some(u64::MAX)
+    }
+
+    /// Whether nothing in them is odd, though it has one meaning here.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.repeated && !self.is_overlong() && self.options <= USUAL_OPTIONS
+    }
+
+    /// Whether `Connection` asks for what `Upgrade` names.
+    pub(super) fn asks_for_upgrade(&self) -> bool {
+        self.upgrade
     }
 
     /// Whether another message may follow on the connection.
@@ -145,6 +178,26 @@ mod tests {
             let mut seen = FramingFields::default();
             let added = fields.iter().try_for_each(|(name, value)| seen.add(name, value.as_bytes()));
             assert_eq!(added.and_then(|()| seen.framing(true)), *framing, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_told_from_what_is_plain() {
+        const L: &str = "Content-Length";
+        let many = "x,".repeat(USUAL_OPTIONS);
+        let cases: &[(&[(&str, &str)], bool)] = &[
+            (&[], true),
+            (&[(L, "7"), ("Connection", "close, x")], true),
+            (&[(L, "7, 7")], false),
+            (&[(L, "7"), (L, "7")], false),
+            (&[(L, "18446744073709551616")], false),
+            (&[("Connection", &many[..many.len() - 1])], true),
+            (&[("Connection", &many)], false),
+        ];
+        for (fields, plain) in cases {
+            let mut seen = FramingFields::default();
+            fields.iter().for_each(|(name, value)| seen.add(name, value.as_bytes()).unwrap());
+            assert_eq!(seen.is_plain(), *plain, "{fields:?}");
         }
     }
 

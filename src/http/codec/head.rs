@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::{
-    fields::{self, lists},
+    fields::{self, Field, elements, lists},
     framing::{Framing, FramingFields, Misframed},
     target,
 };
@@ -28,6 +28,11 @@ pub(crate) struct Head {
     pub(crate) persistent: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
+    /// The client would go on with what `Upgrade` names.
+    pub(crate) upgrade: bool,
+    /// Nothing in it had to be forgiven: all its lines end in CRLF, its length is said once and can be
+    /// counted, and `Connection` does not list without end. Whoever passes it on may insist on that.
+    pub(crate) strict: bool,
     /// Bytes of the input that it takes.
     pub(crate) length: usize,
 }
@@ -69,6 +74,8 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
         framing: meaning.framing(http_11)?,
         persistent: meaning.framing.is_persistent(http_11),
         expects_continue: http_11 && meaning.expects_continue,
+        upgrade: http_11 && meaning.upgrade && meaning.framing.asks_for_upgrade(),
+        strict: meaning.framing.is_plain() && fields::end_in_crlf(&input[..length], request.headers),
         method,
         uri,
         http_11,
@@ -79,12 +86,15 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, StatusCode> {
 /// The fields of a head that was parsed before. Most handlers look at few of them or none, and to
 /// make the map is the most expensive part of a short request.
 pub(crate) fn header_map(head: &[u8]) -> HeaderMap {
+    read(head, |_, fields| fields::to_map(fields)).unwrap_or_default()
+}
+
+/// Looks once more at a head that was parsed before: its target and its fields. None where it was not.
+pub(crate) fn read<T>(head: &[u8], look: impl FnOnce(&str, &[Field<'_>]) -> T) -> Option<T> {
     let mut headers = [const { MaybeUninit::uninit() }; fields::MOST];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, &mut headers) {
-        Ok(_) => fields::to_map(request.headers),
-        Err(_) => HeaderMap::new(),
-    }
+    request.parse_with_uninit_headers(head, &mut headers).ok()?;
+    Some(look(request.path?, request.headers))
 }
 
 /// What an input that is full and still no whole head has too much of.
@@ -131,6 +141,8 @@ fn other_version(input: &[u8]) -> Result<Option<Head>, StatusCode> {
 struct Meaning<'a> {
     host: Option<&'a [u8]>,
     expects_continue: bool,
+    /// Another protocol is named.
+    upgrade: bool,
     framing: FramingFields,
 }
 
@@ -141,6 +153,9 @@ impl<'a> Meaning<'a> {
             self.add_host(value)
         } else if is("expect") {
             self.expects_continue |= lists(value, "100-continue");
+            Ok(())
+        } else if is("upgrade") {
+            self.upgrade |= elements(value).any(|protocol| !protocol.is_empty());
             Ok(())
         } else {
             Ok(self.framing.add(name, value)?)

@@ -3,8 +3,10 @@
 
 pub(crate) mod chunked;
 mod date;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod framing;
 pub(crate) mod head;
-mod target;
+pub(crate) mod hops;
+pub(crate) mod reply;
+pub(crate) mod target;
 pub(crate) mod write;

@@ -12,20 +12,29 @@ pub(super) fn is_valid(method: &Method, target: &str, host: Option<&[u8]>) -> bo
     if target.starts_with('/') {
         return is_path_and_query(target);
     }
-    let Some((scheme, rest)) = target.split_once("://") else { return false };
+    let Some((scheme, authority, path)) = split(target) else { return false };
     let default_port = match &*scheme.to_ascii_lowercase() {
         "http" => 80,
         "https" => 443,
         _ => return false,
     };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
     // User information is not for the wire (RFC 9110, section 4.2.4), and hides where a request goes.
     let Some(named) = Authority::parse(authority.as_bytes()).filter(|named| !named.host.is_empty()) else {
         return false;
     };
     let same = |host: &[u8]| Authority::parse(host).is_some_and(|host| host.is_same(&named, default_port));
     is_path_and_query(path) && host.is_none_or(same)
+}
+
+/// The scheme, the authority and the rest of a target in absolute form; none of one in another form.
+pub(crate) fn split(target: &str) -> Option<(&str, &str, &str)> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    Some((scheme, authority, path))
 }
 
 /// Whether it is what `Host` may be: a host and perhaps a port, or nothing.
