@@ -28,16 +28,17 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Begins to check; `died` is called if the thread panics.
+    /// Begins to check; `died` is called if the thread panics, and `tidy` once in a while.
     pub(super) fn start(
         upstreams: Arc<Upstreams>,
         config: Config,
         died: impl FnOnce() + Send + 'static,
+        tidy: Box<dyn Fn() + Send>,
     ) -> Result<Self> {
         let stop = Arc::new(Stop::new()?);
         let told = Arc::clone(&stop);
         let run = move || {
-            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told));
+            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told, &*tidy));
             if panic::catch_unwind(run).is_err() {
                 died();
             }
@@ -87,7 +88,7 @@ const OFTEN: Duration = Duration::from_millis(50);
 const RECENTLY: Duration = Duration::from_secs(10);
 
 /// Checks until it is told to end.
-fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
+fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop, tidy: &dyn Fn()) {
     let pause = config.check_interval / PARTS as u32;
     let how = dial::Config {
         // So that one that does not answer keeps no other from being checked.
@@ -107,6 +108,7 @@ fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
             next = (next + pause).max(Instant::now());
         }
         upstreams.report();
+        tidy();
         let down = upstreams.down_for_less_than(RECENTLY);
         let until = if down.is_empty() { next } else { next.min(Instant::now() + OFTEN) };
         let mut fds =

@@ -1,10 +1,17 @@
 //! What a balancer is told: its upstreams, and how it works. It knows no running balancer.
 
-use std::{net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use super::selection::Policy;
 use crate::{
     error::{Error, Result},
+    overload::Limit,
     sys::names,
 };
 
@@ -55,16 +62,49 @@ pub enum AllDown {
     Try,
 }
 
+/// How a balancer for HTTP works, beyond one for any protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Requests that one upstream may have at once, at least 1; none means that the limit is found, from
+    /// what the upstream answers. Others wait in line, for as long as the server's
+    /// [`patience`](crate::Builder::patience) says.
+    pub limit: Option<usize>,
+    /// How long an upstream may take from the end of a request to the head of its reply, 1 ms to 365 days.
+    pub upstream_timeout: Duration,
+    /// Whether fields whose names have an underscore are passed on. Many services take them for others
+    /// (CGI and WSGI make `_` of `-`), so that they are dropped otherwise.
+    pub keep_underscores: bool,
+    /// Where a line of JSON is appended for each request: when it came (seconds since 1970), the client's
+    /// address, method and target, the status, the bytes of the reply's body, the wait until it was sent to
+    /// an upstream and what that took (microseconds), which upstream that was, how often it was tried
+    /// again, and why it ended. Lines that the disk does not take in time are dropped and counted.
+    pub access_log: Option<PathBuf>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            limit: None,
+            upstream_timeout: Duration::from_secs(60),
+            keep_underscores: false,
+            access_log: None,
+        }
+    }
+}
+
 /// How a balancer works.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whether HTTP/1.1 is understood, and requests are spread in place of connections; none means any
+    /// protocol over TCP.
+    pub http: Option<HttpConfig>,
     /// At least one.
     pub upstreams: Vec<UpstreamConfig>,
     /// How connections are spread.
     pub policy: Policy,
     /// Connections that one upstream may have at once, those being made included, at least 1; none
     /// means no limit. Others wait in line for a place, for as long as the server's
-    /// [`patience`](crate::Builder::patience) says.
+    /// [`patience`](crate::Builder::patience) says. Over HTTP it is [`HttpConfig::limit`] that counts.
     pub max_connections_per_upstream: Option<usize>,
     /// How long connecting to an upstream may take, 1 ms to 365 days.
     pub connect_timeout: Duration,
@@ -89,6 +129,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            http: None,
             upstreams: Vec::new(),
             policy: Policy::LeastConnections,
             max_connections_per_upstream: None,
@@ -115,7 +156,9 @@ impl Config {
                 wrong.name, wrong.weight
             )));
         }
+        let http = self.http.clone().unwrap_or_default();
         let counts = [
+            ("limit", http.limit.unwrap_or(1)),
             ("max_connections_per_upstream", self.max_connections_per_upstream.unwrap_or(1)),
             ("rise", self.rise as usize),
             ("fall", self.fall as usize),
@@ -123,11 +166,23 @@ impl Config {
         if let Some((name, value)) = counts.into_iter().find(|&(_, value)| value == 0) {
             return Err(Error::setting(name, value, "1 or more"));
         }
-        let times = [("connect_timeout", self.connect_timeout), ("check_interval", self.check_interval)];
+        let times = [
+            ("connect_timeout", self.connect_timeout),
+            ("check_interval", self.check_interval),
+            ("upstream_timeout", http.upstream_timeout),
+        ];
         for (name, time) in times {
             Error::check_time(name, time)?;
         }
         Ok(())
+    }
+
+    /// How many connections, or requests, one upstream may have at once; none where there is no limit.
+    pub(super) fn limit(&self, now: Instant) -> Option<Limit> {
+        match &self.http {
+            None => self.max_connections_per_upstream.map(Limit::fixed),
+            Some(http) => Some(http.limit.map_or_else(|| Limit::found(now), Limit::fixed)),
+        }
     }
 
     /// All addresses of each upstream.

@@ -15,9 +15,11 @@
 //! and a worker moves what is there. A connection that is being made to an upstream is parked as
 //! well, and so is one that waits for a place at an upstream.
 
+mod both;
 mod checks;
 mod config;
 pub(crate) mod flow;
+mod http;
 mod line;
 mod places;
 mod refusals;
@@ -30,12 +32,20 @@ mod upstreams;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use self::{checks::Checks, tcp::Tcp, upstreams::Upstreams};
+use self::{
+    checks::Checks,
+    flow::Pipes,
+    http::{access::AccessLog, proxy::Proxy, spares::Spares},
+    tcp::Tcp,
+    upstreams::Upstreams,
+};
 pub use self::{
-    config::{AllDown, Config, UpstreamConfig},
+    config::{AllDown, Config, HttpConfig, UpstreamConfig},
     selection::Policy,
     status::{Snapshot, UpstreamStatus},
 };
@@ -64,7 +74,19 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     // Both sides have one; a bulk has a pipe, and a check a socket and a bell.
     let pipes = (descriptor_limit() / PIPES_SHARE).clamp(1, MOST_PIPES);
     let server = server.descriptors(2, 2 * pipes + 2 * config.upstreams.len().min(descriptor_limit() / 8));
-    let handle = server.serve(Tcp::new(Arc::clone(&upstreams), config.clone(), pipes))?;
+    let (pipes, shared) = (Pipes::new(pipes), Arc::clone(&upstreams));
+    let mut tidy: Box<dyn Fn() + Send> = Box::new(|| {});
+    let mut log = None;
+    let handle = match config.http.clone() {
+        None => server.serve(Tcp::new(shared, config.clone(), pipes))?,
+        Some(http) => {
+            let spares = Arc::new(Spares::new(config.upstreams.len()));
+            log = http.access_log.as_deref().map(open_log).transpose()?;
+            let proxy = Proxy::new(shared, config.clone(), http, Arc::clone(&spares), log.clone(), pipes);
+            tidy = Box::new(move || spares.tidy(Instant::now()));
+            server.serve(proxy)?
+        }
+    };
     if let Some(own) =
         upstreams.all.iter().find(|upstream| upstream.is_at(|addr| is_own(addr, handle.local_addrs())))
     {
@@ -72,8 +94,13 @@ pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
         return Err(Error::upstream(sentence));
     }
     let died = handle.on_death("the thread that checks upstreams");
-    let checks = Checks::start(Arc::clone(&upstreams), config, died)?;
-    Ok(Balancer { _checks: checks, handle, upstreams })
+    let checks = Checks::start(Arc::clone(&upstreams), config, died, tidy)?;
+    Ok(Balancer { _checks: checks, handle, upstreams, log })
+}
+
+fn open_log(path: &Path) -> Result<Arc<AccessLog>> {
+    let failed = |error| Error::start(format!("the access log {}", path.display()), error);
+    AccessLog::open(path).map(Arc::new).map_err(failed)
 }
 
 /// Whether a listener would get what is sent to this address.
@@ -99,7 +126,11 @@ pub struct Balancer {
     _checks: Checks,
     handle: Handle,
     upstreams: Arc<Upstreams>,
+    log: Option<Arc<AccessLog>>,
 }
+
+/// How long the end waits for the access log to be written.
+const LOGGED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Balancer {
     /// The server that it runs on.
@@ -109,6 +140,20 @@ impl Balancer {
 
     /// How the upstreams fare.
     pub fn snapshot(&self) -> Snapshot {
-        self.upstreams.snapshot()
+        let access_log_dropped = self.log.as_ref().map_or(0, |log| log.dropped());
+        Snapshot { access_log_dropped, ..self.upstreams.snapshot() }
+    }
+
+    /// Waits for the server to end, and until its access log is written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Handle::join`].
+    pub fn join(&self) -> Result<()> {
+        let ended = self.handle.join();
+        if let Some(log) = &self.log {
+            log.flush(LOGGED_WITHIN);
+        }
+        ended
     }
 }

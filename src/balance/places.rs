@@ -17,8 +17,6 @@ pub(super) struct Places {
     pub(super) records: Vec<Record>,
     weights: Vec<u32>,
     selection: Selection,
-    /// Connections that one upstream may have at once.
-    most: Option<usize>,
     all_down: AllDown,
 }
 
@@ -28,11 +26,11 @@ const CONNECTING: usize = 64;
 impl Places {
     pub(super) fn new(config: &Config) -> Self {
         let needed = Needed { rise: config.rise, fall: config.fall };
+        let now = Instant::now();
         Self {
-            records: config.upstreams.iter().map(|_| Record::new(needed)).collect(),
+            records: config.upstreams.iter().map(|_| Record::new(needed, config.limit(now))).collect(),
             weights: config.upstreams.iter().map(|upstream| upstream.weight).collect(),
             selection: Selection::new(config.policy, config.upstreams.len()),
-            most: config.max_connections_per_upstream,
             all_down: config.all_down,
         }
     }
@@ -41,9 +39,9 @@ impl Places {
     pub(super) fn take(&mut self, tried: &Tried, now: Instant) -> Option<usize> {
         let candidates: Vec<_> = (0..self.records.len())
             .map(|index| Candidate {
-                weight: self.weights[index],
+                weight: self.weight(index, now),
                 open: self.records[index].open(),
-                eligible: self.is_free(index) && !tried.contains(index, now),
+                eligible: self.is_free(index, now) && !tried.contains(index, now),
             })
             .collect();
         let index = self.selection.choose(&candidates)?;
@@ -52,34 +50,48 @@ impl Places {
     }
 
     /// The upstreams that have a place.
-    pub(super) fn free(&self) -> Vec<usize> {
-        (0..self.records.len()).filter(|&index| self.is_free(index)).collect()
+    pub(super) fn free(&self, now: Instant) -> Vec<usize> {
+        (0..self.records.len()).filter(|&index| self.is_free(index, now)).collect()
     }
 
-    pub(super) fn has_any(&self) -> bool {
-        (0..self.records.len()).any(|index| self.is_free(index))
+    pub(super) fn has_any(&self, now: Instant) -> bool {
+        (0..self.records.len()).any(|index| self.is_free(index, now))
     }
 
     /// Whether there is an upstream for connections at all, free or not.
-    pub(super) fn may_come(&self) -> bool {
-        (0..self.records.len()).any(|index| self.may_serve(index))
+    pub(super) fn may_come(&self, now: Instant) -> bool {
+        (0..self.records.len()).any(|index| self.may_serve(index, now))
     }
 
     /// How many places there are at those that are up.
     pub(super) fn count(&self) -> usize {
-        let up = self.records.iter().filter(|record| !record.is_down()).count();
-        up * self.most.unwrap_or(CONNECTING)
+        let up = self.records.iter().filter(|record| !record.is_down());
+        up.map(|record| record.limit().unwrap_or(CONNECTING)).sum()
     }
 
-    fn is_free(&self, index: usize) -> bool {
+    /// Its share beside the others': one that may have more gets more, and one that was away gets less.
+    fn weight(&self, index: usize, now: Instant) -> u32 {
         let record = &self.records[index];
-        let free = self.most.is_none_or(|most| record.open() < most) && record.connecting() < CONNECTING;
-        free && self.may_serve(index)
+        let limit = record.limit().map_or(1, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        self.weights[index].saturating_mul(limit).saturating_mul(record.share(now))
     }
 
-    fn may_serve(&self, index: usize) -> bool {
+    fn is_free(&self, index: usize, now: Instant) -> bool {
+        let record = &self.records[index];
+        let free = record.limit().is_none_or(|limit| record.open() < limit);
+        let free = free && record.connecting() < CONNECTING;
+        free && self.may_serve(index, now)
+    }
+
+    fn may_serve(&self, index: usize, now: Instant) -> bool {
+        let record = &self.records[index];
         let all_down = || self.records.iter().all(Record::is_down);
-        !self.records[index].is_down() || (self.all_down == AllDown::Try && all_down())
+        let all_out = || self.records.iter().all(|record| record.is_down() || record.is_ejected(now));
+        match record.is_down() {
+            true => self.all_down == AllDown::Try && all_down(),
+            // What is ejected is there: the last of all is not given up.
+            false => !record.is_ejected(now) || all_out(),
+        }
     }
 }
 
@@ -107,9 +119,9 @@ mod tests {
         let mut taken: Vec<_> = std::iter::from_fn(|| places.take(&Tried::default(), t)).collect();
         taken.sort_unstable();
         assert_eq!(taken, [0, 0, 1, 1]);
-        assert!(places.free().is_empty() && !places.has_any() && places.may_come());
+        assert!(places.free(t).is_empty() && !places.has_any(t) && places.may_come(t));
         places.records[1].given_back(true);
-        assert_eq!(places.free(), [1]);
+        assert_eq!(places.free(t), [1]);
         let mut tried = Tried::default();
         tried.add(1, t);
         assert_eq!(places.take(&tried, t), None);
@@ -122,7 +134,7 @@ mod tests {
         let mut places = places(None, AllDown::Refuse);
         assert_eq!(std::iter::from_fn(|| places.take(&Tried::default(), t)).count(), 2 * CONNECTING);
         places.records[0].connected(std::time::Duration::ZERO);
-        assert_eq!(places.free(), [0]);
+        assert_eq!(places.free(t), [0]);
     }
 
     #[test]
@@ -131,10 +143,10 @@ mod tests {
         for (all_down, free) in [(AllDown::Refuse, vec![]), (AllDown::Try, vec![0, 1])] {
             let mut places = places(None, all_down);
             assert!(places.records[0].checked(false, t));
-            assert_eq!((places.free(), places.count()), (vec![1], CONNECTING), "{all_down:?}");
+            assert_eq!((places.free(t), places.count()), (vec![1], CONNECTING), "{all_down:?}");
             assert!(places.records[1].checked(false, t));
-            assert_eq!((places.free(), places.count()), (free.clone(), 0), "{all_down:?}");
-            assert_eq!(places.may_come(), !free.is_empty(), "{all_down:?}");
+            assert_eq!((places.free(t), places.count()), (free.clone(), 0), "{all_down:?}");
+            assert_eq!(places.may_come(t), !free.is_empty(), "{all_down:?}");
         }
     }
 }

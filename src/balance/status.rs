@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub overloads_begun: u64,
     /// Those of them that are over.
     pub overloads_ended: u64,
+    /// Lines of the access log that could not be written in time.
+    pub access_log_dropped: u64,
 }
 
 /// How one upstream fares.
@@ -48,6 +50,13 @@ pub struct UpstreamStatus {
     pub lacked: u64,
     /// How long making one takes, of the latest.
     pub connect_time: Duration,
+    /// Connections, or over HTTP requests, that it may have at once; none where there is no limit.
+    pub limit: Option<f64>,
+    /// Requests that it answered in a second while it was at its limit, where that is found.
+    pub throughput: Option<f64>,
+    /// By how much its throughput follows the limit: 1 where all of its requests are worked on, 0 where
+    /// more of them only wait in it.
+    pub elasticity: Option<f64>,
     /// Bytes sent to it.
     pub sent: u64,
     /// Bytes received from it.

@@ -6,8 +6,9 @@ use std::{borrow::Cow, io, mem, sync::Arc, time::Instant};
 use rustix::io::Errno;
 
 use super::{
+    both::Both,
     config::Config,
-    flow::{AtEnd, Flow, Pipes},
+    flow::Pipes,
     tried::Tried,
     upstreams::{Lease, Place, Turn, Upstreams, Waiter},
 };
@@ -48,8 +49,7 @@ enum Stage {
 struct Relaying {
     lease: Lease,
     tried: Tried,
-    up: Flow,
-    down: Flow,
+    both: Both,
 }
 
 /// One relay; its place is given back when it is dropped.
@@ -123,8 +123,8 @@ impl Handler for Tcp {
 }
 
 impl Tcp {
-    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config, pipes: usize) -> Self {
-        Self { upstreams, config, pipes: Pipes::new(pipes) }
+    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config, pipes: Pipes) -> Self {
+        Self { upstreams, config, pipes }
     }
 
     /// One in line: goes on once it was given a place. None: there is more to do at once.
@@ -163,7 +163,7 @@ impl Tcp {
         relay.stage = match connected(connection) {
             Ok(true) => {
                 lease.connected(attempt);
-                Stage::Relaying(Relaying { lease, tried, up: Flow::default(), down: Flow::default() })
+                Stage::Relaying(Relaying { lease, tried, both: Both::default() })
             }
             Ok(false) if connection.client().is_gone() => return Ok(Some(Next::Close)),
             Ok(false) => {
@@ -182,30 +182,22 @@ impl Tcp {
         relay: &mut Relay,
         mut relaying: Relaying,
     ) -> io::Result<Option<Next>> {
-        let moved = relaying.move_bytes(connection, &self.pipes);
-        if relaying.moves_on(connection) {
-            let Relaying { lease, tried, .. } = &mut relaying;
+        let Relaying { lease, tried, both } = &mut relaying;
+        let moved = both.move_bytes(connection, lease.upstream(), &self.pipes);
+        if both.has_lost_upstream(connection) {
             if let Some(stage) = self.move_on(connection, relay.came, lease, tried)? {
                 relay.stage = stage;
                 return Ok(None);
             }
-            relaying.down.settled = true;
+            both.settle();
             if moved.is_ok() {
                 relay.stage = Stage::Relaying(relaying);
                 return Ok(None);
             }
         }
-        let ended = relaying.up.ended && relaying.down.ended && is_flushed(connection);
+        let next = both.follow(connection, moved);
         relay.stage = Stage::Relaying(relaying);
-        match moved {
-            Err(error) => {
-                reset_both(connection);
-                Err(error)
-            }
-            Ok(_) if ended => Ok(Some(Next::Close)),
-            Ok(true) => Ok(Some(Next::Again)),
-            Ok(false) => Ok(Some(Next::Park)),
-        }
+        next.map(Some)
     }
 
     /// A place at an upstream or in the line; else the client is told no.
@@ -315,48 +307,6 @@ impl Tcp {
     }
 }
 
-impl Relaying {
-    /// Moves what there is in both directions; whether there may be more.
-    fn move_bytes(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
-        let before = (self.up.bytes, self.down.bytes);
-        let moved = self.move_both(connection, pipes);
-        let (sent, received) = (self.up.bytes - before.0, self.down.bytes - before.1);
-        self.lease.upstream().moved(sent, received);
-        match (sent > 0, received > 0) {
-            (_, true) => connection.say_farewell(Farewell::Spread),
-            // An answer is on its way.
-            (true, false) => connection.say_farewell(Farewell::SpreadOwing),
-            (false, false) => {}
-        }
-        moved
-    }
-
-    fn move_both(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
-        let Some((client, upstream, piece)) = connection.sides() else { return Ok(false) };
-        let upstream = &mut upstream.wire;
-        let at_end = |other: &Flow| if other.ended { AtEnd::Skip } else { AtEnd::PassOn };
-        // Not on to the other direction when this one fails: it would find the end of a stream.
-        let end_of_up = at_end(&self.down);
-        let more_up = self.up.go_on(client, upstream, piece, pipes, end_of_up)?;
-        let end_of_down = if self.is_untouched() { AtEnd::Hold } else { at_end(&self.up) };
-        let more_down = self.down.go_on(upstream, client, piece, pipes, end_of_down)?;
-        Ok(more_up | more_down)
-    }
-
-    /// Whether nothing was passed on yet, so that another upstream could have the connection.
-    fn is_untouched(&self) -> bool {
-        !(self.down.settled || self.down.ended || self.up.ended) && self.up.bytes + self.down.bytes == 0
-    }
-
-    /// Whether the upstream has gone before anything was sent either way.
-    fn moves_on(&self, connection: &mut Connection<'_>) -> bool {
-        connection.sides().is_some_and(|(client, upstream, _)| {
-            let upstream = &upstream.wire;
-            self.is_untouched() && !client.failed() && (upstream.ended() || upstream.failed())
-        })
-    }
-}
-
 /// Whether the connection to the upstream is made.
 fn connected(connection: &mut Connection<'_>) -> rustix::io::Result<bool> {
     let Some((_, upstream, _)) = connection.sides() else { return Ok(false) };
@@ -365,16 +315,4 @@ fn connected(connection: &mut Connection<'_>) -> rustix::io::Result<bool> {
         upstream.arrived();
     }
     Ok(is_made)
-}
-
-fn is_flushed(connection: &mut Connection<'_>) -> bool {
-    connection.sides().is_none_or(|(client, upstream, _)| client.is_flushed() && upstream.wire.is_flushed())
-}
-
-/// Passes a reset on.
-fn reset_both(connection: &mut Connection<'_>) {
-    if let Some((client, upstream, _)) = connection.sides() {
-        client.reset_on_close(true);
-        upstream.wire.reset_on_close(true);
-    }
 }

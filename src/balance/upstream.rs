@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{config::UpstreamConfig, status::UpstreamStatus};
+use crate::overload::Limit;
 
 /// What connections are made to. It is shared by all who hold one.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ impl Upstream {
 
     /// How it fares, by this record of it.
     pub(super) fn status(&self, record: &Record) -> UpstreamStatus {
+        let found = record.limit.as_ref().map(Limit::report);
         UpstreamStatus {
             name: self.name.clone(),
             addr: self.addr(0),
@@ -76,6 +78,9 @@ impl Upstream {
             busy: record.busy,
             lacked: record.lacked,
             connect_time: record.connect_time,
+            limit: found.map(|found| found.limit),
+            throughput: found.and_then(|found| found.throughput),
+            elasticity: found.and_then(|found| found.elasticity),
             sent: self.sent.load(Relaxed),
             received: self.received.load(Relaxed),
         }
@@ -98,6 +103,8 @@ pub(super) struct Needed {
 #[derive(Debug)]
 pub(super) struct Record {
     needed: Needed,
+    /// How many places it has; none where that does not matter.
+    limit: Option<Limit>,
     /// None while it is up.
     down_since: Option<Instant>,
     /// Checks in a row that speak against the state.
@@ -116,15 +123,32 @@ pub(super) struct Record {
     /// Connects for which this side had no descriptor or port.
     lacked: u64,
     connect_time: Duration,
+    /// Requests in a row that it has failed to serve, although it could be connected to.
+    unserved: u32,
+    /// It gets none until then; how often that was so in a row.
+    ejected_until: Option<Instant>,
+    ejections: u32,
+    /// Since when it is up again, if it was down or ejected.
+    back_since: Option<Instant>,
 }
+
+/// So many requests that it fails to serve in a row eject it,
+const UNSERVED: u32 = 5;
+/// for so long the first time, and for as much longer each time, up to this many times.
+const EJECTED: Duration = Duration::from_secs(10);
+const EJECTIONS: u32 = 30;
+/// One that is back gets its full share after this time, and before that a part of it: its caches are cold,
+/// and so may be its code.
+const SLOW_START: Duration = Duration::from_secs(10);
 
 /// Failed connects within this time count as one: what matters is how long, not how many try.
 const MOMENT: Duration = Duration::from_millis(100);
 
 impl Record {
-    pub(super) fn new(needed: Needed) -> Self {
+    pub(super) fn new(needed: Needed, limit: Option<Limit>) -> Self {
         Self {
             needed,
+            limit,
             down_since: None,
             checks_against: 0,
             connects_against: 0,
@@ -136,7 +160,42 @@ impl Record {
             busy: 0,
             lacked: 0,
             connect_time: Duration::ZERO,
+            unserved: 0,
+            ejected_until: None,
+            ejections: 0,
+            back_since: None,
         }
+    }
+
+    /// Whether it gets nothing for a while, since it has failed to serve what it got.
+    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
+    }
+
+    /// It has served a request.
+    pub(super) fn served(&mut self) {
+        (self.unserved, self.ejections) = (0, 0);
+    }
+
+    /// It has failed to serve a request. Whether it is ejected, after so many in a row.
+    pub(super) fn unserved(&mut self, now: Instant) -> bool {
+        self.unserved += 1;
+        if self.unserved < UNSERVED || self.is_ejected(now) {
+            return false;
+        }
+        self.unserved = 0;
+        self.ejections = (self.ejections + 1).min(EJECTIONS);
+        let until = now + EJECTED * self.ejections;
+        (self.ejected_until, self.back_since) = (Some(until), Some(until));
+        true
+    }
+
+    /// Its share of what it gets usually, in hundredths: less for a while when it is back.
+    pub(super) fn share(&self, now: Instant) -> u32 {
+        const FULL: u32 = 100;
+        let Some(since) = self.back_since else { return FULL };
+        let passed = now.saturating_duration_since(since).as_secs_f64() / SLOW_START.as_secs_f64();
+        ((passed * f64::from(FULL)) as u32).clamp(FULL / 10, FULL)
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -150,6 +209,30 @@ impl Record {
 
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// How many places it has; none where that does not matter.
+    pub(super) fn limit(&self) -> Option<usize> {
+        self.limit.as_ref().map(Limit::in_force)
+    }
+
+    /// Lets the limit know how many places are taken, and whether somebody waits for one, or was refused.
+    pub(super) fn look_at_limit(&mut self, now: Instant, waiting: bool) {
+        if let Some(limit) = &mut self.limit {
+            limit.look(now, self.open, waiting);
+        }
+    }
+
+    /// A request was answered that says how long requests take.
+    pub(super) fn answered(&mut self, now: Instant, took: Duration) {
+        if let Some(limit) = &mut self.limit {
+            limit.done(now, took);
+        }
+    }
+
+    /// A place was taken for which there is a connection.
+    pub(super) fn reused(&mut self) {
+        self.connecting -= 1;
     }
 
     pub(super) fn connecting(&self) -> usize {
@@ -220,6 +303,7 @@ impl Record {
 
     fn turn_if(&mut self, it_does: bool, now: Instant) -> bool {
         if it_does {
+            self.back_since = self.down_since.map(|_| now);
             self.down_since = if self.is_down() { None } else { Some(now) };
             (self.checks_against, self.connects_against) = (0, 0);
         }
@@ -249,7 +333,7 @@ mod tests {
     fn record(steps: &[Step]) -> (Record, bool) {
         let began = Instant::now();
         let mut now = began;
-        let mut record = Record::new(Needed { rise: 2, fall: 3 });
+        let mut record = Record::new(Needed { rise: 2, fall: 3 }, None);
         let mut turned = false;
         for &step in steps {
             turned = match step {
@@ -338,7 +422,7 @@ mod tests {
     #[test]
     fn it_knows_for_how_long_it_has_been_down() {
         let t = Instant::now();
-        let mut record = Record::new(Needed { rise: 1, fall: 1 });
+        let mut record = Record::new(Needed { rise: 1, fall: 1 }, None);
         assert!(!record.is_down_for_less_than(MS, t));
         assert!(record.checked(false, t));
         assert!(record.is_down_for_less_than(10 * MS, t + 9 * MS));
@@ -349,7 +433,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_until_they_are_given_back() {
-        let mut record = Record::new(Needed { rise: 1, fall: 1 });
+        let mut record = Record::new(Needed { rise: 1, fall: 1 }, None);
         (0..3).for_each(|_| record.taken());
         record.connected(8 * MS);
         record.connected(16 * MS);

@@ -77,8 +77,20 @@ pub(super) struct Lease {
     since: Instant,
     /// It is not yet connected.
     connecting: bool,
-    /// Nothing came of it, so that it says nothing of how long requests take.
-    in_vain: bool,
+    /// What it says of how long requests take.
+    says: Says,
+}
+
+/// What a lease says of how long requests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// Nothing: nothing came of it.
+    Nothing,
+    /// That a connection lasts for as long as it was held. One that lasts for longer than clients wait is
+    /// no request, and says nothing of the next.
+    Held,
+    /// That a request was answered, and how long requests take, where that says something of it.
+    Answered(Option<Duration>),
 }
 
 impl Lease {
@@ -101,6 +113,34 @@ impl Lease {
         self.upstreams.serve_line(shared);
     }
 
+    /// Says that there is a connection already.
+    pub(super) fn reused(&mut self) {
+        if std::mem::take(&mut self.connecting) {
+            self.upstreams.shared.lock().places.records[self.index].reused();
+        }
+    }
+
+    /// Says that a request was answered, and how long that took, where that says something of others.
+    pub(super) fn answered(&mut self, took: Option<Duration>) {
+        self.says = Says::Answered(took);
+    }
+
+    /// Says that what came of it is not the upstream's doing.
+    pub(super) fn says_nothing(&mut self) {
+        self.says = Says::Nothing;
+    }
+
+    /// Says that it had the request and has failed to serve it.
+    pub(super) fn unserved(&mut self) {
+        self.says = Says::Nothing;
+        if self.upstreams.shared.lock().places.records[self.index].unserved(Instant::now()) {
+            tracing::warn!(
+                upstream = self.upstream().name,
+                "fails to serve requests; the others get them for a while"
+            );
+        }
+    }
+
     /// Says that the connection could not be made, and why.
     pub(super) fn failed(&self, errno: Errno) {
         let mut shared = self.upstreams.shared.lock();
@@ -111,7 +151,7 @@ impl Lease {
 
     /// Says that the upstream was there, but has reset the connection.
     pub(super) fn was_busy(&mut self) {
-        self.in_vain = true;
+        self.says = Says::Nothing;
         self.upstreams.shared.lock().places.records[self.index].was_busy();
     }
 
@@ -135,14 +175,24 @@ impl Drop for Lease {
         let gate = &self.upstreams.gate;
         let mut shared = self.upstreams.shared.lock();
         shared.places.records[self.index].given_back(self.connecting);
-        let took = now - self.since;
-        // One that lasts for longer than clients wait is no request, and says nothing of the next.
-        if !(self.connecting || self.in_vain) && took <= self.upstreams.patience {
-            gate.answered(took);
+        let record = &mut shared.places.records[self.index];
+        match self.says {
+            Says::Answered(took) => {
+                record.served();
+                if let Some(took) = took {
+                    record.answered(now, took);
+                    gate.answered(took);
+                }
+            }
+            Says::Held if !self.connecting && now - self.since <= self.upstreams.patience => {
+                gate.answered(now - self.since);
+            }
+            Says::Held | Says::Nothing => {}
         }
         if self.upstreams.limited {
             gate.turn(now, !shared.line.is_empty());
         }
+        self.upstreams.look_at_limits(&mut shared, now, false);
         self.upstreams.serve_line(shared);
     }
 }
@@ -164,7 +214,7 @@ impl Upstreams {
         let shared = Shared { places, line: Line::new(), refusals: Refusals::default(), lack_reported: None };
         Ok(Arc::new(Self {
             all,
-            limited: config.max_connections_per_upstream.is_some(),
+            limited: config.limit(Instant::now()).is_some(),
             patience,
             gate: Gate::new(terms, Instant::now()),
             gone_down: Bell::new()?,
@@ -193,10 +243,11 @@ impl Upstreams {
         let waiting = shared.line.len();
         let may_wait = !is_late && self.gate.fits(now, waiting);
         let Some(waker) = may_wait.then(waker).flatten() else {
-            if shared.places.may_come() {
+            if shared.places.may_come(now) {
                 // Nobody is left where it is: it has been accepted.
                 let _ = self.gate.turn_away(now);
                 shared.refusals.line_full += 1;
+                self.look_at_limits(&mut shared, now, true);
             } else {
                 // All are down, which is no overload.
                 shared.refusals.no_upstream += 1;
@@ -239,7 +290,7 @@ impl Upstreams {
         let mut shared = self.shared.lock();
         if now >= waiter.came + self.gate.too_late() {
             if shared.line.leave(waiter) {
-                if shared.places.may_come() {
+                if shared.places.may_come(now) {
                     shared.refusals.shed += 1;
                     self.gate.refused(now);
                 } else {
@@ -264,7 +315,23 @@ impl Upstreams {
 
     fn lease(self: &Arc<Self>, shared: &mut Shared, tried: &Tried, now: Instant) -> Option<Lease> {
         let index = shared.places.take(tried, now)?;
-        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true, in_vain: false })
+        self.look_at_limits(shared, now, false);
+        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true, says: Says::Held })
+    }
+
+    /// Lets the limits know how many places are taken, and draws the conclusions. `refused`: somebody was,
+    /// since there was no place.
+    fn look_at_limits(&self, shared: &mut Shared, now: Instant, refused: bool) {
+        if !self.limited {
+            return;
+        }
+        let waiting = refused || !shared.line.is_empty();
+        let before = shared.places.count();
+        shared.places.records.iter_mut().for_each(|record| record.look_at_limit(now, waiting));
+        let count = shared.places.count();
+        if count != before {
+            self.gate.set_servers(count);
+        }
     }
 
     /// Gives places that are free to those who wait, and wakes them without the lock.
@@ -283,7 +350,7 @@ impl Upstreams {
         }
         if shared.line.is_empty() {
             self.gate.no_line();
-            if shared.places.has_any() {
+            if shared.places.has_any(now) {
                 self.gate.idle(now);
             }
         }
@@ -349,6 +416,7 @@ impl Upstreams {
             line_gone: shared.refusals.gone,
             overloads_begun: shared.refusals.overloads_begun,
             overloads_ended: shared.refusals.overloads_ended,
+            access_log_dropped: 0,
         }
     }
 }
@@ -358,7 +426,7 @@ fn next_in_line(shared: &mut Shared, now: Instant) -> Option<Arc<Waiter>> {
     if shared.line.is_empty() {
         return None;
     }
-    let free = shared.places.free();
+    let free = shared.places.free(now);
     if free.is_empty() {
         return None;
     }

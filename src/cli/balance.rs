@@ -1,13 +1,13 @@
 //! The command `overfall balance`: its flags, and what USR1 shows. It does not know how connections are
 //! spread.
 
-use std::{fmt, process::ExitCode, time::Duration};
+use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
 use overfall::{
     Handle,
-    balance::{self, AllDown, Balancer, Config, Policy, UpstreamConfig},
+    balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig},
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     values,
 };
 
-/// Spread TCP connections over upstreams, with a limit to what each gets and a bounded line.
+/// Spread connections, or HTTP requests, over upstreams, with a limit to what each gets and a bounded line.
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the upstreams and the
 /// counters.
@@ -27,11 +27,28 @@ pub(super) struct Args {
     /// HOST:PORT, or HOST:PORT=WEIGHT for more than one share
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<UpstreamConfig>,
+    /// What clients and upstreams speak: anything over TCP, or HTTP/1.1, of which requests are spread in
+    /// place of connections, and the limit of each upstream is found
+    #[arg(long, default_value = "tcp", value_parser = ["tcp", "http"])]
+    protocol: String,
+    /// Over HTTP: requests that one upstream may have at once; others wait in line [default: found, from
+    /// what it answers]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Over HTTP: how long an upstream may take to begin its reply
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = humantime::parse_duration)]
+    upstream_timeout: Duration,
+    /// Over HTTP: pass on fields whose names have an underscore, which many services take for others
+    #[arg(long)]
+    keep_underscores: bool,
+    /// Over HTTP: append a line of JSON for each request to this file
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
     /// How connections are spread
     #[arg(long, default_value = "least-connections", value_parser = policy_parser())]
     policy: Policy,
-    /// Connections that one upstream may have at once; others wait in line [default: no limit]
-    #[arg(long, value_name = "N")]
+    /// Over TCP: connections that one upstream may have at once; others wait in line [default: no limit]
+    #[arg(long, value_name = "N", conflicts_with = "limit")]
     max_connections_per_upstream: Option<usize>,
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
@@ -68,7 +85,14 @@ fn all_down_parser() -> impl TypedValueParser<Value = AllDown> {
 
 /// Runs the balancer until a signal ends it.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let http = HttpConfig {
+        limit: args.limit,
+        upstream_timeout: args.upstream_timeout,
+        keep_underscores: args.keep_underscores,
+        access_log: args.access_log,
+    };
     let config = Config {
+        http: (args.protocol == "http").then_some(http),
         upstreams: args.upstreams,
         policy: args.policy,
         max_connections_per_upstream: args.max_connections_per_upstream,
@@ -88,6 +112,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 impl Running for Balancer {
     fn handle(&self) -> &Handle {
         Balancer::handle(self)
+    }
+
+    fn join(&self) -> overfall::Result<()> {
+        Balancer::join(self)
     }
 
     fn status(&self) -> impl fmt::Display {
@@ -110,6 +138,7 @@ impl fmt::Display for Status {
             ("refused_no_upstream", snapshot.refused_no_upstream),
             ("upstream_overloads_begun", snapshot.overloads_begun),
             ("upstream_overloads_ended", snapshot.overloads_ended),
+            ("access_log_dropped", snapshot.access_log_dropped),
         ] {
             writeln!(f, "{name:<25}{value}")?;
         }
@@ -130,6 +159,9 @@ fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
         "busy",
         "lacked",
         "connect",
+        "limit",
+        "throughput",
+        "elasticity",
         "sent",
         "received",
     ]);
@@ -145,6 +177,9 @@ fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
             number(upstream.busy.to_string()),
             number(upstream.lacked.to_string()),
             number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
+            number(upstream.limit.map_or("-".into(), |limit| format!("{limit:.1}"))),
+            number(upstream.throughput.map_or("-".into(), |throughput| format!("{throughput:.1}/s"))),
+            number(upstream.elasticity.map_or("-".into(), |elasticity| format!("{elasticity:.2}"))),
             number(upstream.sent.to_string()),
             number(upstream.received.to_string()),
         ]);

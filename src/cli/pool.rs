@@ -126,12 +126,19 @@ impl PoolArgs {
 pub(super) trait Running: Send + Sync + 'static {
     fn handle(&self) -> &Handle;
 
+    /// Waits for its end.
+    fn join(&self) -> overfall::Result<()>;
+
     fn status(&self) -> impl fmt::Display;
 }
 
 impl Running for Handle {
     fn handle(&self) -> &Handle {
         self
+    }
+
+    fn join(&self) -> overfall::Result<()> {
+        Handle::join(self)
     }
 
     fn status(&self) -> impl fmt::Display {
@@ -174,7 +181,7 @@ pub(super) fn run<R: Running>(
     for addr in running.handle().local_addrs() {
         output::print(format_args!("listening on {addr}\n"));
     }
-    let ended = running.handle().join();
+    let ended = running.join();
     print_status(&*running);
     ended?;
     Ok(ExitCode::SUCCESS)

@@ -14,7 +14,7 @@ use super::{
 use crate::session::connection::Connection;
 
 /// What has come of a request.
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// More has to come.
     Part,
     /// The head, and of the body as much as can be held, or none as its client asks first.
@@ -28,7 +28,7 @@ pub(super) enum Arrival {
 /// # Errors
 ///
 /// The request cannot be answered other than with this status.
-pub(super) fn look(
+pub(crate) fn look(
     connection: &mut Connection<'_>,
     progress: &mut Progress,
     max_body: u64,

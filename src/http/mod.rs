@@ -33,19 +33,19 @@
 //! Types are those of the crate `http`.
 
 mod answer;
-mod arrival;
+pub(crate) mod arrival;
 mod body;
 pub(crate) mod codec;
 mod gathered;
 mod handler;
 mod incoming;
 mod large;
-mod progress;
+pub(crate) mod progress;
 mod receipt;
 mod request;
 mod response;
 mod sending;
-mod taken;
+pub(crate) mod taken;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 

@@ -38,7 +38,7 @@ impl Taken {
 }
 
 /// Takes the head off the connection's input.
-pub(super) fn take_head(connection: &mut Connection<'_>, head: &Head) -> Vec<u8> {
+pub(crate) fn take_head(connection: &mut Connection<'_>, head: &Head) -> Vec<u8> {
     let text = connection.input()[..head.length].to_vec();
     connection.consume(head.length);
     text

@@ -4,6 +4,7 @@ pub(crate) mod flags;
 pub(crate) mod input;
 pub(crate) mod key;
 pub(crate) mod listener;
+pub(crate) mod lodging;
 pub(crate) mod poller;
 pub(crate) mod ready;
 pub(crate) mod slots;

@@ -200,17 +200,16 @@ impl<T, A> Slots<T, A> {
         }
     }
 
-    /// Has what happens to this running tenant concern another one from now on. What has happened before,
-    /// also to the one that had it last, is not told: whoever borrows it looks once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for upstream connections that are pooled"))]
-    pub(crate) fn lend(&self, key: Key, to: Key) {
-        if let Some(mut slot) = self.of(key) {
-            slot.holds = Holds::Lent { to };
-        }
+    /// Has what happens to this running tenant concern another one from now on. Gives whether something has
+    /// happened since it was given back; what has happened to whoever had it last is not told.
+    pub(crate) fn lend(&self, key: Key, to: Key) -> bool {
+        let Some(mut slot) = self.of(key) else { return true };
+        let missed = slot.holds.begin_run();
+        slot.holds = Holds::Lent { to };
+        missed != Flags::NONE
     }
 
     /// Has it concern itself again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for upstream connections that are pooled"))]
     pub(crate) fn give_back(&self, key: Key) {
         if let Some(mut slot) = self.of(key) {
             slot.holds = Holds::Running(Flags::NONE);
@@ -337,14 +336,15 @@ mod tests {
         let [lent, first, second] = [(); 3].map(|()| slots.allocate(Arc::new(())).unwrap());
         assert!(matches!(slots.park(first, "first", stay), Parking::Parked));
         assert!(matches!(slots.park(second, "second", stay), Parking::Parked));
-        slots.lend(lent, first);
+        assert!(!slots.lend(lent, first));
         assert_eq!(slots.take(lent, INPUT), Some(("first", OTHERS)));
         // It runs now, and is told later.
         assert_eq!(slots.take(lent, INPUT), None);
         assert!(matches!(slots.park(first, "first", |_, missed| Ok(missed != OTHERS)), Parking::Returned(_)));
         slots.give_back(lent);
         assert_eq!(slots.take(lent, INPUT), None);
-        slots.lend(lent, second);
+        // It is told that something has happened while nobody had it.
+        assert!(slots.lend(lent, second));
         assert_eq!(slots.take(lent, INPUT), Some(("second", OTHERS)));
         // One that has ended is told nothing, and neither is its successor.
         slots.release(second);

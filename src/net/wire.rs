@@ -233,6 +233,11 @@ impl Wire {
         kept
     }
 
+    /// How much is kept that the socket has not taken yet.
+    pub(crate) fn kept(&self) -> usize {
+        self.output.len()
+    }
+
     pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty() && !self.blocked
     }
@@ -255,6 +260,14 @@ impl Wire {
 
     pub(crate) fn failed(&self) -> bool {
         self.failed
+    }
+
+    /// Whether the other side may have gone, as it has said that it sends nothing more, and nothing of that
+    /// is left to be read.
+    pub(crate) fn may_have_gone(&self) -> bool {
+        self.hung_up
+            || (matches!(self.incoming, Incoming::Ending { .. } | Incoming::Ended)
+                && !self.has_unread_input())
     }
 
     /// Whether the other side has reset the connection, of which an event has told.

@@ -114,11 +114,9 @@ impl Limit {
     pub(crate) fn report(&self) -> Found {
         match self {
             Self::Fixed(n) => Found { limit: *n as f64, throughput: None, elasticity: None },
-            Self::Found(finder) => Found {
-                limit: finder.limit,
-                throughput: finder.throughput,
-                elasticity: finder.elasticity,
-            },
+            Self::Found(finder) => {
+                Found { limit: finder.limit, throughput: finder.throughput, elasticity: finder.elasticity }
+            }
         }
     }
 }

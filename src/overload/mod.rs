@@ -32,6 +32,6 @@ mod window;
 
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
-    limit::{Found, Limit},
+    limit::Limit,
     watch::{Change, Watch},
 };

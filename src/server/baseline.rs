@@ -21,6 +21,7 @@ use crate::{
         input::Input,
         key::Key,
         listener::{AcceptError, Listener},
+        lodging::Lodging,
         ready::Waker,
     },
     session::{
@@ -223,7 +224,15 @@ impl Host for Alone {
         false
     }
 
-    fn waker(&self, _: &mut Option<Key>, _: &Arc<OwnedFd>) -> Option<Waker> {
+    fn key(&self, _: &mut Option<Key>, _: &Arc<OwnedFd>) -> Option<Key> {
+        None
+    }
+
+    fn waker(&self, _: Key) -> Option<Waker> {
+        None
+    }
+
+    fn lodge(&self, _: &Arc<OwnedFd>) -> Option<Lodging> {
         None
     }
 }

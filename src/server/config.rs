@@ -38,6 +38,8 @@ pub(super) struct Config {
     pub(super) patience: Duration,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: usize,
+    /// Descriptors that each connection takes.
+    pub(super) descriptors: usize,
     pub(super) timeouts: Timeouts,
     pub(super) drain_timeout: Duration,
 }
@@ -149,6 +151,7 @@ impl Settings {
             patience: self.patience,
             refusal_budget: self.refusal_budget,
             max_connections,
+            descriptors: self.descriptors,
             timeouts: Timeouts {
                 first_byte: self.first_byte_timeout,
                 idle: self.idle_timeout,

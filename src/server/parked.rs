@@ -1,12 +1,14 @@
 //! Sessions while nobody has them: their slots, the line of those that are ready, and the watching of
 //! their sockets, put together. It knows neither threads nor handlers.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{mem, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     net::{
         flags::Flags,
         key::Key,
+        lodging::Landlord,
+        poller::Watch,
         ready::{Event, Ready, Waker},
         slots::{Parking, Slots, Visit},
     },
@@ -43,7 +45,12 @@ impl<S> Parked<S> {
             if !((wake || missed == Flags::NONE) && stay(session)) {
                 return Ok(false);
             }
-            session.watched(&self.ready, key)?;
+            let was_watched = session.watch != Watch::No;
+            let watched = session.watched(&self.ready, key);
+            if !was_watched && session.watch != Watch::No {
+                self.ready.poller.begin_use();
+            }
+            watched?;
             if wake {
                 self.ready.wake(key);
             }
@@ -52,16 +59,16 @@ impl<S> Parked<S> {
     }
 
     /// A session's key: it gets its slot if it has none yet.
-    fn key(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Key> {
+    pub(super) fn key(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Key> {
         if key.is_none() {
             *key = self.slots.allocate(Arc::clone(socket));
         }
         *key
     }
 
-    /// What has a running session run once more. None where there is no slot left.
-    pub(super) fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
-        self.key(key, socket).map(|key| Waker::new(Arc::clone(&self.ready), key))
+    /// What has the session of this key run once more.
+    pub(super) fn waker(&self, key: Key) -> Waker {
+        Waker::new(Arc::clone(&self.ready), key)
     }
 
     /// Takes the session to which something has happened to run it. None when it has ended, or when a
@@ -105,9 +112,29 @@ impl<S> Parked<S> {
 
     /// Gives the slot of a running session back, which is going to be closed.
     pub(super) fn release(&self, session: &mut Session<S>) {
-        self.ready.poller.forget(&mut session.watch);
+        if mem::take(&mut session.watch) != Watch::No {
+            self.ready.poller.end_use();
+        }
         if let Some(key) = session.key.take() {
             self.slots.release(key);
         }
+    }
+}
+
+impl<S: Send> Landlord for Parked<S> {
+    fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Key> {
+        self.slots.allocate(Arc::clone(socket))
+    }
+
+    fn lend(&self, key: Key, to: Key) -> bool {
+        self.slots.lend(key, to)
+    }
+
+    fn give_back(&self, key: Key) {
+        self.slots.give_back(key);
+    }
+
+    fn release(&self, key: Key) {
+        self.slots.release(key);
     }
 }

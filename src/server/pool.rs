@@ -31,7 +31,7 @@ pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
     pub(super) config: Config,
     pub(super) control: Arc<Control>,
-    pub(super) parked: Parked<H::State>,
+    pub(super) parked: Arc<Parked<H::State>>,
     pub(super) queue: Receiver<Newcomer>,
     pub(super) gate: Gate,
     /// When the newcomer came who was taken last, by the ready line's clock.
@@ -50,7 +50,7 @@ impl<H: Handler> Pool<H> {
         Ok(Self {
             service,
             control,
-            parked: Parked::new(config.max_connections + LINGERING)?,
+            parked: Arc::new(Parked::new(config.max_connections * config.descriptors + LINGERING)?),
             queue,
             gate: Gate::new(config.terms(), Instant::now()),
             taken_us: AtomicU64::new(0),

@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{pool::Pool, queue::Newcomer, room::Room, turns::Turns};
+use super::{parked::Parked, pool::Pool, queue::Newcomer, room::Room, turns::Turns};
 use crate::{
     net::{
         input::Input,
         key::Key,
+        lodging::{Landlord, Lodging},
         ready::{Event, Waker},
         slots::Parking,
     },
@@ -319,8 +320,17 @@ impl<H: Handler> Host for WorkersHost<'_, H> {
         others_wait(self.pool, self.held)
     }
 
-    fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker> {
-        self.pool.parked.waker(key, socket)
+    fn key(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Key> {
+        self.pool.parked.key(key, socket)
+    }
+
+    fn waker(&self, key: Key) -> Option<Waker> {
+        Some(self.pool.parked.waker(key))
+    }
+
+    fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging> {
+        let landlord: Arc<dyn Landlord> = Arc::<Parked<H::State>>::clone(&self.pool.parked);
+        Lodging::new(landlord, socket)
     }
 }
 

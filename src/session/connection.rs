@@ -19,11 +19,22 @@ use super::{
 use crate::{
     net::{
         input::{INPUT_LIMIT, Input},
+        key::Key,
         ready::Waker,
         wire::Wire,
     },
     sys::wait::wait_until,
 };
+
+/// What came of borrowing a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Borrowed {
+    /// Something has happened to it while nobody had it: it was closed, or has sent what nobody asked for.
+    Touched,
+    Untouched,
+    /// There is no slot to find this connection by.
+    Nowhere,
+}
 
 /// A connection as its handler sees it during one call.
 ///
@@ -128,6 +139,32 @@ impl<'a> Connection<'a> {
         *self.sides.joint = Some(Box::new(Joint::Other(Other::connecting(socket, until))));
     }
 
+    /// Joins a connection that is being made to this one, in a slot of its own, so that it can be given
+    /// back and borrowed by others. Whether there was a slot.
+    pub(crate) fn join_lodged(&mut self, socket: OwnedFd, until: Instant) -> bool {
+        let other = Other::connecting(socket, until).lodged(|wire| self.host.lodge(&wire.socket));
+        other.is_some_and(|other| self.borrow(other) != Borrowed::Nowhere)
+    }
+
+    /// Joins a connection that was given back before.
+    pub(crate) fn borrow(&mut self, mut other: Other) -> Borrowed {
+        let Some(key) = self.key() else { return Borrowed::Nowhere };
+        let touched = other.lend(key);
+        *self.sides.joint = Some(Box::new(Joint::Other(other)));
+        if touched { Borrowed::Touched } else { Borrowed::Untouched }
+    }
+
+    /// What is joined, to be borrowed by others.
+    pub(crate) fn give_back(&mut self) -> Option<Other> {
+        match *self.sides.joint.take()? {
+            Joint::Turn { .. } => None,
+            Joint::Other(mut other) => {
+                other.give_back();
+                Some(other)
+            }
+        }
+    }
+
     /// Closes what is joined, or waits for no turn any more.
     pub(crate) fn part(&mut self) {
         *self.sides.joint = None;
@@ -142,7 +179,12 @@ impl<'a> Connection<'a> {
     /// What has this connection run once more, from whatever thread; none where there is no slot left
     /// to find it by.
     pub(crate) fn waker(&mut self) -> Option<Waker> {
-        self.host.waker(self.sides.key, &self.sides.wire.socket)
+        let key = self.key()?;
+        self.host.waker(key)
+    }
+
+    fn key(&mut self) -> Option<Key> {
+        self.host.key(self.sides.key, &self.sides.wire.socket)
     }
 
     /// Says what it means that nothing moves.

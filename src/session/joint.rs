@@ -6,6 +6,7 @@ use std::{os::fd::OwnedFd, time::Instant};
 use crate::net::{
     flags::Flags,
     key::{Key, Side},
+    lodging::Lodging,
     poller::Watch,
     ready::Ready,
     wire::Wire,
@@ -26,24 +27,71 @@ pub(crate) enum Joint {
 pub(crate) struct Other {
     pub(crate) wire: Wire,
     watch: Watch,
-    /// It is to be ready by then for the first time; none once it was.
+    home: Home,
+    /// The connection is made.
+    is_made: bool,
+    /// Something is to come of it by then.
     until: Option<Instant>,
 }
 
+/// Whose slot its events go by.
+#[derive(Debug)]
+enum Home {
+    /// The session's, to which it belongs for good.
+    Session,
+    /// Its own: it is lent to the session.
+    Lent(Lodging),
+}
+
 impl Other {
-    /// A connection that is being made, which is to be done by this time.
+    /// A connection that is being made.
     pub(super) fn connecting(socket: OwnedFd, until: Instant) -> Self {
-        Self { wire: Wire::new(socket), watch: Watch::No, until: Some(until) }
+        let wire = Wire::new(socket);
+        Self { wire, watch: Watch::No, home: Home::Session, is_made: false, until: Some(until) }
+    }
+
+    /// Gives it a slot of its own, so that it can be lent to others later.
+    pub(super) fn lodged(self, lodge: impl FnOnce(&Wire) -> Option<Lodging>) -> Option<Self> {
+        let home = Home::Lent(lodge(&self.wire)?);
+        Some(Self { home, ..self })
+    }
+
+    /// Has what happens to it concern this session. Whether something has happened while nobody had it.
+    pub(super) fn lend(&mut self, to: Key) -> bool {
+        match &self.home {
+            Home::Session => false,
+            Home::Lent(lodging) => lodging.lend(to),
+        }
+    }
+
+    /// Has what happens to it concern nobody.
+    pub(super) fn give_back(&mut self) {
+        self.until = None;
+        if let Home::Lent(lodging) = &self.home {
+            lodging.give_back();
+        }
     }
 
     /// Says that the connection is made.
     pub(crate) fn arrived(&mut self) {
+        self.is_made = true;
         self.until = None;
     }
 
-    fn watch(&mut self, ready: &Ready, key: Key) -> rustix::io::Result<()> {
-        let output = self.until.is_some() || !self.wire.is_flushed();
-        ready.watch(&mut self.watch, &self.wire.socket, (key, Side::Other), output)
+    /// Has `expired` called when nothing has come of it by then; until it is said otherwise, or where none
+    /// is said, the session is idle while nothing moves.
+    pub(crate) fn await_until(&mut self, until: Option<Instant>) {
+        self.until = until;
+    }
+
+    fn watched(&mut self, ready: &Ready, session: Key) -> rustix::io::Result<()> {
+        // A connection is made when there is room for output.
+        let output = !self.is_made || !self.wire.is_flushed();
+        let token = match &self.home {
+            Home::Session => (session, Side::Other),
+            Home::Lent(lodging) => (lodging.key, Side::Own),
+        };
+        ready.watch(&mut self.watch, &self.wire.socket, token, output)
     }
 }
 
@@ -77,10 +125,10 @@ impl Joint {
     }
 
     /// Has what happens to the other side become events of the session.
-    pub(super) fn watched(&mut self, ready: &Ready, key: Key) -> rustix::io::Result<()> {
+    pub(super) fn watched(&mut self, ready: &Ready, session: Key) -> rustix::io::Result<()> {
         match self {
             Self::Turn { .. } => Ok(()),
-            Self::Other(other) => other.watch(ready, key),
+            Self::Other(other) => other.watched(ready, session),
         }
     }
 }

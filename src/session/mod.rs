@@ -7,7 +7,7 @@ pub(crate) mod exchange;
 pub(crate) mod farewell;
 pub(crate) mod handler;
 pub(crate) mod holds;
-mod joint;
+pub(crate) mod joint;
 pub(crate) mod life;
 pub(crate) mod linger;
 pub(crate) mod phase;

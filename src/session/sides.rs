@@ -4,7 +4,7 @@
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{farewell::Farewell, joint::Joint};
-use crate::net::{key::Key, ready::Waker, wire::Wire};
+use crate::net::{key::Key, lodging::Lodging, ready::Waker, wire::Wire};
 
 pub(super) struct Sides<'a> {
     pub(super) wire: &'a mut Wire,
@@ -40,6 +40,12 @@ pub(crate) trait Host {
     /// Whether somebody else could be served now; asked when the handler has more to do at once.
     fn others_wait(&mut self) -> bool;
 
-    /// What has this session run once more; none where there is no such thing.
-    fn waker(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Waker>;
+    /// The session's key: it gets its slot if it has none yet. None where there is no slot for it.
+    fn key(&self, key: &mut Option<Key>, socket: &Arc<OwnedFd>) -> Option<Key>;
+
+    /// What has the session of this key run once more.
+    fn waker(&self, key: Key) -> Option<Waker>;
+
+    /// A slot for a connection that no session owns; none where there is none.
+    fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging>;
 }

@@ -12,5 +12,6 @@ mod limits;
 mod models;
 mod overload;
 mod parked;
+mod proxy;
 mod support;
 mod unhappy;

@@ -21,14 +21,70 @@ const UNBOUNDED: usize = usize::MAX;
 const NONE: f64 = f64::INFINITY;
 
 const MODELS: [Model; 8] = [
-    Model { name: "Go, 1 core, 1 ms", workers: UNBOUNDED, cores: 1.0, work: Work::Always(1.0), slow: Slow::Never, best: 2 },
-    Model { name: "gunicorn, 4 workers, 1 core, 10 ms", workers: 4, cores: 1.0, work: Work::Always(10.0), slow: Slow::Never, best: 2 },
-    Model { name: "Puma, 16 threads wait for 50 ms", workers: 16, cores: NONE, work: Work::Waiting(50.0), slow: Slow::Never, best: 16 },
-    Model { name: "mix of 2 and 100 ms, 4 cores", workers: 4, cores: 4.0, work: Work::Mixed(2.0, 100.0), slow: Slow::Never, best: 4 },
-    Model { name: "heavy, 2 workers, 60 ms", workers: 2, cores: 2.0, work: Work::Always(60.0), slow: Slow::Never, best: 2 },
-    Model { name: "wide, 256 threads wait for 50 ms", workers: 256, cores: NONE, work: Work::Waiting(50.0), slow: Slow::Never, best: 256 },
-    Model { name: "Puma, 4 times slower until 17 s", workers: 16, cores: NONE, work: Work::Waiting(50.0), slow: Slow::Until(17.0), best: 16 },
-    Model { name: "Puma, 4 times slower from 15 s", workers: 16, cores: NONE, work: Work::Waiting(50.0), slow: Slow::From(15.0), best: 16 },
+    Model {
+        name: "Go, 1 core, 1 ms",
+        workers: UNBOUNDED,
+        cores: 1.0,
+        work: Work::Always(1.0),
+        slow: Slow::Never,
+        best: 2,
+    },
+    Model {
+        name: "gunicorn, 4 workers, 1 core, 10 ms",
+        workers: 4,
+        cores: 1.0,
+        work: Work::Always(10.0),
+        slow: Slow::Never,
+        best: 2,
+    },
+    Model {
+        name: "Puma, 16 threads wait for 50 ms",
+        workers: 16,
+        cores: NONE,
+        work: Work::Waiting(50.0),
+        slow: Slow::Never,
+        best: 16,
+    },
+    Model {
+        name: "mix of 2 and 100 ms, 4 cores",
+        workers: 4,
+        cores: 4.0,
+        work: Work::Mixed(2.0, 100.0),
+        slow: Slow::Never,
+        best: 4,
+    },
+    Model {
+        name: "heavy, 2 workers, 60 ms",
+        workers: 2,
+        cores: 2.0,
+        work: Work::Always(60.0),
+        slow: Slow::Never,
+        best: 2,
+    },
+    Model {
+        name: "wide, 256 threads wait for 50 ms",
+        workers: 256,
+        cores: NONE,
+        work: Work::Waiting(50.0),
+        slow: Slow::Never,
+        best: 256,
+    },
+    Model {
+        name: "Puma, 4 times slower until 17 s",
+        workers: 16,
+        cores: NONE,
+        work: Work::Waiting(50.0),
+        slow: Slow::Until(17.0),
+        best: 16,
+    },
+    Model {
+        name: "Puma, 4 times slower from 15 s",
+        workers: 16,
+        cores: NONE,
+        work: Work::Waiting(50.0),
+        slow: Slow::From(15.0),
+        best: 16,
+    },
 ];
 
 /// Requests that can be served in a second.
@@ -51,7 +107,16 @@ fn explore() {
             let (mut g, mut lo, mut p, mut rf, mut lm) = (0.0, 1e9_f64, 0.0, 0.0, 0.0);
             for seed in 1..=seeds {
                 let x = Proxy::run(
-                    Scene { workers: m.workers, cores: m.cores, work: m.work, clients: Clients::Open(offered * load), slow: m.slow, seconds: 35.0, skip, seed },
+                    Scene {
+                        workers: m.workers,
+                        cores: m.cores,
+                        work: m.work,
+                        clients: Clients::Open(offered * load),
+                        slow: m.slow,
+                        seconds: 35.0,
+                        skip,
+                        seed,
+                    },
                     |now| if fixed { Limit::fixed(m.best) } else { Limit::found(now) },
                 );
                 let most = (cap * (35.0 - skip)).min(x.offered as f64);

@@ -1,0 +1,174 @@
+//! One request on its way to an upstream, and its reply on the way back: what is known of it while its
+//! connection is parked. It knows the order of the steps, not what is done in them.
+
+use std::{fmt, mem, sync::Arc, time::Instant};
+
+use http::{Method, StatusCode};
+
+use super::{
+    access::{Entry, Record},
+    body::Passage,
+};
+use crate::{
+    balance::{
+        tried::Tried,
+        upstreams::{Lease, Upstreams, Waiter},
+    },
+    http::codec::head::Head,
+};
+
+/// What a client asks for, as far as it decides on what follows.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) http_11: bool,
+    /// The client would send another request on its connection.
+    pub(super) persistent: bool,
+    /// It asks for another protocol.
+    pub(super) upgrade: bool,
+    /// It is the first on its connection.
+    pub(super) is_first: bool,
+}
+
+impl Asked {
+    pub(super) fn new(head: &Head, upgrade: bool, is_first: bool) -> Self {
+        Self {
+            method: head.method.clone(),
+            http_11: head.http_11,
+            persistent: head.persistent,
+            upgrade,
+            is_first,
+        }
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// Whether it makes no difference when it is done twice (RFC 9110, section 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent()
+    }
+}
+
+pub(super) struct Exchange {
+    pub(super) asked: Asked,
+    /// When the request came.
+    pub(super) came: Instant,
+    /// The request as an upstream gets it: its head, and its body where that was gathered.
+    pub(super) request: Vec<u8>,
+    /// The rest of its body, which passes through as it comes.
+    pub(super) upload: Option<Upload>,
+    pub(super) tried: Tried,
+    /// It was tried again already, after it may have been begun.
+    pub(super) is_retry: bool,
+    /// Its client has gone: the upstream's place is kept until that is done, and nobody hears of it.
+    pub(super) is_abandoned: bool,
+    /// What the access log says of it, where there is one.
+    pub(super) record: Option<Record>,
+    pub(super) step: Step,
+}
+
+/// A body that passes through.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) passage: Passage,
+    pub(super) began: Instant,
+    pub(super) bytes: u64,
+}
+
+/// How far it has come.
+///
+/// | step | next |
+/// |---|---|
+/// | placing | in line, connecting, serving; or the client is told no |
+/// | in line | connecting, serving; or the client is told no |
+/// | connecting | serving; placing, when that was in vain |
+/// | serving | placing, when nothing can be done twice; or the end |
+#[derive(Default)]
+pub(super) enum Step {
+    #[default]
+    Placing,
+    InLine(InLine),
+    Connecting {
+        lease: Lease,
+        /// Which of the upstream's addresses it is, counted from the one that is tried first.
+        attempt: usize,
+    },
+    Serving(Serving),
+}
+
+/// A place in line, which is left when this is dropped.
+pub(super) struct InLine {
+    upstreams: Arc<Upstreams>,
+    pub(super) waiter: Arc<Waiter>,
+}
+
+impl InLine {
+    pub(super) fn new(upstreams: &Arc<Upstreams>, waiter: Arc<Waiter>) -> Self {
+        Self { upstreams: Arc::clone(upstreams), waiter }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.upstreams.leave(&self.waiter, false);
+    }
+}
+
+/// The upstream has the request, or is getting it.
+pub(super) struct Serving {
+    pub(super) lease: Lease,
+    /// Its connection was used before.
+    pub(super) is_reused: bool,
+    pub(super) sent: Instant,
+    /// What has come of the reply's head.
+    pub(super) partial: Vec<u8>,
+    /// How many informational replies were passed on.
+    pub(super) informational: u8,
+    pub(super) reply: Option<Reply>,
+}
+
+impl Serving {
+    pub(super) fn new(lease: Lease, is_reused: bool, sent: Instant) -> Self {
+        Self { lease, is_reused, sent, partial: Vec::new(), informational: 0, reply: None }
+    }
+}
+
+/// A reply whose head was passed on.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    /// Bytes of its body, as they came.
+    pub(super) bytes: u64,
+    pub(super) passage: Passage,
+    /// The client's connection outlives it.
+    pub(super) keeps_client: bool,
+    /// The upstream's connection outlives it, for so long where that is known.
+    pub(super) keeps_upstream: bool,
+    pub(super) closes_after: Option<std::time::Duration>,
+}
+
+impl Exchange {
+    pub(super) fn take_step(&mut self) -> Step {
+        mem::take(&mut self.step)
+    }
+
+    /// Notes what the access log is to say.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Entry)) {
+        if let Some(record) = &mut self.record {
+            record.note(note);
+        }
+    }
+
+    /// Whether all of the request has come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.passage.is_complete())
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,250 @@
+//! How a request comes to a connection to an upstream: a place, a spare connection or a new one, and what
+//! is done where that was in vain. It does not know what is said over it.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use rustix::io::Errno;
+
+use super::{
+    exchange::{Exchange, InLine, Serving, Step},
+    proxy::{Client, Proxy, Stage},
+};
+use crate::{
+    balance::upstreams::{Lease, Place, Turn},
+    session::{
+        connection::{Borrowed, Connection},
+        handler::Next,
+    },
+    sys::connect,
+};
+
+/// A request that must not be done twice takes no connection that was idle for longer: it may be closed at
+/// this moment, and nobody could say whether the request was done.
+const FRESH: Duration = Duration::from_secs(1);
+
+impl Proxy {
+    /// Finds a place at an upstream, or in the line; else the client is told no.
+    pub(super) fn place(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+    ) -> io::Result<Option<Next>> {
+        match self.upstreams.place(exchange.came, &exchange.tried, || connection.waker()) {
+            Place::At(lease) => self.reach(connection, client, exchange, lease),
+            Place::InLine(waiter) => {
+                connection.await_turn(self.upstreams.waits_until(&waiter));
+                exchange.step = Step::InLine(InLine::new(&self.upstreams, waiter));
+                client.stage = Stage::Exchange(exchange);
+                Ok(Some(Next::Park))
+            }
+            Place::Nowhere => self.refuse(connection, client, &mut exchange, StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+
+    pub(super) fn wait_in_line(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        line: InLine,
+    ) -> io::Result<Option<Next>> {
+        match line.waiter.take() {
+            Some(Turn::Place(lease)) => self.reach(connection, client, exchange, lease),
+            Some(Turn::Shed) => {
+                self.refuse(connection, client, &mut exchange, StatusCode::SERVICE_UNAVAILABLE)
+            }
+            // Nothing was done yet, and whoever has ended its side may well have gone.
+            None if connection.client().may_have_gone() => {
+                self.upstreams.leave(&line.waiter, true);
+                Ok(Some(Next::Close))
+            }
+            None => {
+                exchange.step = Step::InLine(line);
+                client.stage = Stage::Exchange(exchange);
+                Ok(Some(Next::Park))
+            }
+        }
+    }
+
+    /// Has the request served at this upstream: over a spare connection, or a new one.
+    fn reach(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        mut lease: Lease,
+    ) -> io::Result<Option<Next>> {
+        let now = Instant::now();
+        let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
+        while let Some(spare) = self.spares.take(lease.index, most, now) {
+            match connection.borrow(spare) {
+                Borrowed::Untouched => {
+                    lease.reused();
+                    exchange.step = Step::Serving(Serving::new(lease, true, now));
+                    return self.send(connection, client, exchange);
+                }
+                // It was closed.
+                Borrowed::Touched => connection.part(),
+                Borrowed::Nowhere => break,
+            }
+        }
+        self.connect(connection, client, exchange, lease, 0)
+    }
+
+    fn connect(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        lease: Lease,
+        attempt: usize,
+    ) -> io::Result<Option<Next>> {
+        let until = Instant::now() + self.config.connect_timeout;
+        let began = connect::begin(&lease.upstream().addr(attempt));
+        let joined = began.and_then(|socket| match connection.join_lodged(socket, until) {
+            true => Ok(()),
+            false => Err(Errno::NOMEM),
+        });
+        if let Err(errno) = joined {
+            return self.connected_in_vain(connection, client, exchange, lease, attempt, errno);
+        }
+        exchange.step = Step::Connecting { lease, attempt };
+        client.stage = Stage::Exchange(exchange);
+        Ok(None)
+    }
+
+    pub(super) fn await_connection(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        mut lease: Lease,
+        attempt: usize,
+    ) -> io::Result<Option<Next>> {
+        let Some((own, other, _)) = connection.sides() else { return Ok(Some(Next::Close)) };
+        match connect::is_made(&other.wire.socket) {
+            Ok(true) => {
+                other.arrived();
+                lease.connected(attempt);
+                exchange.step = Step::Serving(Serving::new(lease, false, Instant::now()));
+                self.send(connection, client, exchange)
+            }
+            // Nothing was sent yet.
+            Ok(false) if own.is_gone() => Ok(Some(Next::Close)),
+            Ok(false) => {
+                exchange.step = Step::Connecting { lease, attempt };
+                client.stage = Stage::Exchange(exchange);
+                Ok(Some(Next::Park))
+            }
+            Err(errno) => self.connected_in_vain(connection, client, exchange, lease, attempt, errno),
+        }
+    }
+
+    /// After a connect in vain: to the upstream's next address, or to another upstream.
+    pub(super) fn connected_in_vain(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        mut lease: Lease,
+        attempt: usize,
+        errno: Errno,
+    ) -> io::Result<Option<Next>> {
+        let has_next = attempt + 1 < lease.upstream().addrs();
+        let is_own_lack = connect::is_own_lack(errno);
+        if has_next && (errno == Errno::ADDRNOTAVAIL || !(is_own_lack || errno == Errno::CONNRESET)) {
+            return self.connect(connection, client, exchange, lease, attempt + 1);
+        }
+        connection.part();
+        if is_own_lack {
+            // It says nothing of the upstream, and may be over soon.
+            lease.lacked(errno);
+        } else if errno == Errno::CONNRESET {
+            lease.was_busy();
+        } else {
+            tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
+            lease.failed(errno);
+        }
+        exchange.tried.add(lease.index, Instant::now());
+        drop(lease);
+        self.place(connection, client, exchange)
+    }
+
+    /// The connection to the upstream has ended before anything of a reply came. Where nothing can be done
+    /// twice, the request is served once more.
+    pub(super) fn died_unanswered(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        mut serving: Serving,
+    ) -> io::Result<Option<Next>> {
+        connection.part();
+        serving.lease.says_nothing();
+        let may = serving.is_reused
+            && exchange.asked.is_idempotent()
+            && exchange.upload.is_none()
+            && !(exchange.is_retry || exchange.is_abandoned);
+        if may && self.retries.take(Instant::now()) {
+            exchange.is_retry = true;
+            exchange.note(|entry| entry.retries += 1);
+            drop(serving);
+            return self.place(connection, client, exchange);
+        }
+        tracing::debug!(upstream = serving.lease.upstream().name, "closed the connection without a reply");
+        if !serving.is_reused {
+            serving.lease.unserved();
+        }
+        // It may be closed just because it was idle: a client that knows that of its own connection tries
+        // again, if that does no harm.
+        if serving.is_reused && !exchange.asked.is_first && exchange.is_whole() {
+            return Ok(Some(Next::Close));
+        }
+        self.refuse(connection, client, &mut exchange, StatusCode::BAD_GATEWAY)
+    }
+
+    /// The time of a step has passed.
+    pub(super) fn took_too_long(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+    ) -> io::Result<Option<Next>> {
+        match exchange.take_step() {
+            Step::InLine(line) => {
+                if let Some(until) = self.upstreams.look_again(&line.waiter) {
+                    connection.await_turn(until);
+                }
+                exchange.step = Step::InLine(line);
+                client.stage = Stage::Exchange(exchange);
+                Ok(None)
+            }
+            Step::Connecting { lease, attempt } => {
+                self.connected_in_vain(connection, client, exchange, lease, attempt, Errno::TIMEDOUT)
+            }
+            Step::Serving(mut serving) => {
+                if exchange.is_whole() {
+                    serving.lease.unserved()
+                } else {
+                    serving.lease.says_nothing()
+                }
+                if serving.reply.is_some() {
+                    // What breaks off is not to be taken for whole.
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let status = match exchange.is_whole() {
+                    true => StatusCode::GATEWAY_TIMEOUT,
+                    false => StatusCode::REQUEST_TIMEOUT,
+                };
+                drop(serving);
+                self.refuse(connection, client, &mut exchange, status)
+            }
+            Step::Placing => Ok(Some(Next::Close)),
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What passes between a client and an upstream that has its request: the request, the rest of its body,
+//! and the reply. It does not know how the upstream was found.
+
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    time::Instant,
+};
+
+use http::StatusCode;
+
+use super::{
+    access::Why,
+    body::Passage,
+    exchange::{Asked, Exchange, Reply, Serving, Step},
+    proxy::{Client, Proxy, Stage},
+    reply::{self, Recipient},
+    tunnel::Tunnel,
+    upload::{self, Passed},
+};
+use crate::{
+    http::codec::reply::{ReplyHead, parse},
+    net::input::Input,
+    session::{connection::Connection, handler::Next},
+};
+
+/// Reads before others get their turn.
+const READS: usize = 16;
+/// With so much output that a client has not taken, nothing more is read for it.
+const AHEAD: usize = 128 * 1024;
+/// Informational replies that are passed on at most.
+const INFORMATIONAL: u8 = 8;
+
+thread_local! {
+    /// What is read of an upstream, and what is written of it.
+    static SCRATCH: RefCell<(Input, Vec<u8>)> = RefCell::new((Input::new(), Vec::new()));
+}
+
+/// What came of receiving.
+#[derive(Debug)]
+enum Received {
+    /// More has to come, or to be taken.
+    Part,
+    /// More is there, but others have waited.
+    More,
+    /// All of the reply. Nothing was left over behind it.
+    Whole {
+        is_clean: bool,
+    },
+    /// The upstream goes on with another protocol; this has come of it already.
+    Upgraded(Vec<u8>),
+    /// The upstream has ended the connection before its reply was whole.
+    CutOff,
+    Malformed,
+}
+
+impl Proxy {
+    /// Sends the request over the connection that was found for it.
+    pub(super) fn send(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+    ) -> io::Result<Option<Next>> {
+        let name = match &exchange.step {
+            Step::Serving(serving) => Some(serving.lease.upstream().name.clone()),
+            Step::Placing | Step::InLine(_) | Step::Connecting { .. } => None,
+        };
+        let wait = exchange.came.elapsed();
+        exchange.note(|entry| (entry.upstream, entry.wait) = (name, wait));
+        if let Some((_, other, _)) = connection.sides() {
+            other.wire.look_again();
+            // Where it fails, the reading says so: there may be a reply.
+            let sent = other.wire.send(&exchange.request).unwrap_or(exchange.request.len());
+            other.wire.keep(&exchange.request[sent..]);
+        }
+        if exchange.upload.is_some() {
+            // Nothing that streams is sent again.
+            exchange.request = Vec::new();
+        }
+        client.stage = Stage::Exchange(exchange);
+        Ok(None)
+    }
+
+    /// Passes on what has come from either side.
+    pub(super) fn serve(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut exchange: Box<Exchange>,
+        mut serving: Serving,
+    ) -> io::Result<Option<Next>> {
+        if !exchange.is_abandoned && (connection.client().is_gone() || connection.client().flush().is_err()) {
+            exchange.is_abandoned = true;
+        }
+        if exchange.is_abandoned && !exchange.is_whole() {
+            serving.lease.says_nothing();
+            return Ok(Some(Next::Close));
+        }
+        SCRATCH.with_borrow_mut(|(piece, out)| {
+            let passed = upload::pass_on(connection, &mut exchange, out)?;
+            let received = receive(connection, &mut exchange, &mut serving, piece, out)?;
+            match (received, passed) {
+                (Received::Whole { is_clean }, _) => {
+                    Ok(Some(self.finish(connection, client, &mut exchange, serving, is_clean)))
+                }
+                (Received::Upgraded(came), _) => {
+                    serving.lease.says_nothing();
+                    client.stage = Stage::Tunnel(Box::new(Tunnel::begin(connection, serving.lease, &came)?));
+                    Ok(None)
+                }
+                (Received::CutOff, _) if serving.reply.is_none() && serving.partial.is_empty() => {
+                    self.died_unanswered(connection, client, exchange, serving)
+                }
+                (Received::CutOff | Received::Malformed, _) => {
+                    self.broken_off(connection, client, &mut exchange, serving)
+                }
+                (_, Passed::Malformed) => self.bad_upload(connection, client, &mut exchange, serving),
+                (_, Passed::CutOff) => {
+                    serving.lease.says_nothing();
+                    Ok(Some(Next::Close))
+                }
+                (received, passed) => {
+                    let more = matches!(received, Received::More) || passed == Passed::More;
+                    self.await_more(connection, &exchange, &serving);
+                    exchange.step = Step::Serving(serving);
+                    client.stage = Stage::Exchange(exchange);
+                    Ok(Some(if more { Next::Again } else { Next::Park }))
+                }
+            }
+        })
+    }
+
+    /// Sets the time within which something must come.
+    fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &Serving) {
+        let now = Instant::now();
+        let io_timeout = connection.context().timeouts.io;
+        let until = match (&exchange.upload, &serving.reply) {
+            (Some(upload), _) if !upload.passage.is_complete() => upload.deadline(io_timeout, now),
+            (_, Some(_)) => now + io_timeout,
+            (Some(_), None) => now + self.http.upstream_timeout,
+            (None, None) => serving.sent + self.http.upstream_timeout,
+        };
+        if let Some((_, other, _)) = connection.sides() {
+            other.await_until(Some(until));
+        }
+    }
+
+    /// The reply was passed on.
+    fn finish(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        mut serving: Serving,
+        is_clean: bool,
+    ) -> Next {
+        let now = Instant::now();
+        let Some(reply) = serving.reply.take() else { return Next::Close };
+        let took = now.saturating_duration_since(serving.sent);
+        serving.lease.answered(sample(exchange, &reply, took));
+        exchange.note(|entry| {
+            (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
+            entry.end = Why::Answered;
+        });
+        let other = connection.give_back();
+        if is_clean
+            && reply.keeps_upstream
+            && exchange.is_whole()
+            && let Some(other) = other
+        {
+            self.spares.put(serving.lease.index, other, reply.closes_after, now);
+        }
+        // Whoever waits for the place finds the connection.
+        drop(serving);
+        if exchange.is_abandoned {
+            return Next::Close;
+        }
+        let counters = &connection.context().counters;
+        counters.answered.count();
+        counters.count_answer(reply.status.as_u16());
+        if !exchange.is_whole() {
+            connection.expect_more();
+        }
+        self.next(connection, client, reply.keeps_client)
+    }
+
+    /// The upstream has broken off in the middle of its reply, or has sent what is none.
+    fn broken_off(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        mut serving: Serving,
+    ) -> io::Result<Option<Next>> {
+        serving.lease.unserved();
+        tracing::debug!(upstream = serving.lease.upstream().name, "sent no whole reply that is well-formed");
+        if let Some(reply) = &serving.reply {
+            let (status, bytes) = (reply.status.as_u16(), reply.bytes);
+            exchange.note(|entry| (entry.status, entry.bytes, entry.end) = (status, bytes, Why::Upstream));
+            // A reply that is cut off stays cut off.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        drop(serving);
+        self.refuse(connection, client, exchange, StatusCode::BAD_GATEWAY)
+    }
+
+    /// The client has sent what is no body.
+    fn bad_upload(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        mut serving: Serving,
+    ) -> io::Result<Option<Next>> {
+        serving.lease.says_nothing();
+        if serving.reply.is_some() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        drop(serving);
+        connection.context().counters.malformed.count();
+        self.refuse(connection, client, exchange, StatusCode::BAD_REQUEST)
+    }
+}
+
+/// How long the request took, if that says something of the next: an error that came at once does not, and
+/// neither does a body whose pace is the client's.
+fn sample(exchange: &Exchange, reply: &Reply, took: std::time::Duration) -> Option<std::time::Duration> {
+    /// An error that comes sooner was no work.
+    const AT_ONCE: std::time::Duration = std::time::Duration::from_millis(1);
+    /// A request that is held for longer waits for something to happen.
+    const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(10);
+    let fails = reply.status.is_server_error() || reply.status == StatusCode::TOO_MANY_REQUESTS;
+    let says_nothing = (fails && took < AT_ONCE)
+        || took > LONG_POLL
+        || exchange.upload.is_some()
+        || exchange.is_retry
+        || exchange.is_abandoned;
+    (!says_nothing).then_some(took)
+}
+
+/// Receives what has come of the reply and passes it on, as far as the client takes it.
+fn receive(
+    connection: &mut Connection<'_>,
+    exchange: &mut Exchange,
+    serving: &mut Serving,
+    piece: &mut Input,
+    out: &mut Vec<u8>,
+) -> io::Result<Received> {
+    piece.load(std::mem::take(&mut serving.partial));
+    for _ in 0..READS {
+        let Some((client, other, _)) = connection.sides() else { return Ok(Received::CutOff) };
+        if !exchange.is_abandoned && client.kept() > AHEAD {
+            return Ok(Received::Part);
+        }
+        // It fails when the upstream has reset the connection, which ends it as well.
+        let failed = other.wire.flush().is_err() || other.wire.fill(piece).is_err();
+        let ended = failed || other.wire.ended();
+        let drained = other.wire.drained();
+        out.clear();
+        let received = take_in(connection, exchange, serving, piece, out, (ended, failed));
+        if !(out.is_empty() || exchange.is_abandoned) && connection.write_all(out).is_err() {
+            exchange.is_abandoned = true;
+        }
+        if let Some(received) = received {
+            return Ok(received);
+        }
+        if drained {
+            serving.partial = piece.save();
+            return Ok(Received::Part);
+        }
+    }
+    serving.partial = piece.save();
+    Ok(Received::More)
+}
+
+/// Takes in what was read, and writes what follows from it. None where more has to come.
+fn take_in(
+    connection: &Connection<'_>,
+    exchange: &Exchange,
+    serving: &mut Serving,
+    piece: &mut Input,
+    out: &mut Vec<u8>,
+    (ended, failed): (bool, bool),
+) -> Option<Received> {
+    while serving.reply.is_none() {
+        match parse(piece.unread(), &exchange.asked.method) {
+            Err(_) => return Some(Received::Malformed),
+            Ok(None) if piece.is_full() => return Some(Received::Malformed),
+            Ok(None) if ended => return Some(Received::CutOff),
+            Ok(None) => return None,
+            Ok(Some(head)) => {
+                if let Some(received) = take_head(connection, exchange, serving, piece, out, head) {
+                    return Some(received);
+                }
+            }
+        }
+    }
+    let reply = serving.reply.as_mut()?;
+    while !reply.passage.is_complete() {
+        let Ok(step) = reply.passage.step(piece.unread(), out, usize::MAX) else {
+            return Some(Received::Malformed);
+        };
+        piece.consume(step.consumed);
+        reply.bytes += step.consumed as u64;
+        if step.consumed == 0 {
+            break;
+        }
+    }
+    if !reply.passage.is_complete() && ended {
+        // A reset is no end.
+        if failed || !reply.passage.end_of_input(out) {
+            return Some(Received::CutOff);
+        }
+    }
+    let is_whole = reply.passage.is_complete();
+    is_whole.then(|| Received::Whole { is_clean: piece.unread().is_empty() && !ended })
+}
+
+/// Takes in the head of a reply; what it means where nothing more is to be taken in.
+fn take_head(
+    connection: &Connection<'_>,
+    exchange: &Exchange,
+    serving: &mut Serving,
+    piece: &mut Input,
+    out: &mut Vec<u8>,
+    head: ReplyHead,
+) -> Option<Received> {
+    let asked = &exchange.asked;
+    let text = &piece.unread()[..head.length];
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if !(asked.upgrade && head.upgrade) {
+            return Some(Received::Malformed);
+        }
+        reply::write(out, text, &head, towards(asked, true));
+        piece.consume(head.length);
+        let came = piece.unread().to_vec();
+        piece.clear();
+        return Some(Received::Upgraded(came));
+    }
+    if head.status.is_informational() {
+        serving.informational += 1;
+        if serving.informational > INFORMATIONAL {
+            return Some(Received::Malformed);
+        }
+        if reply::is_for(&head, asked.http_11) {
+            reply::write(out, text, &head, towards(asked, true));
+        }
+        piece.consume(head.length);
+        return None;
+    }
+    let goes = reply::framing(&head, asked.http_11);
+    let keeps_client = asked.persistent && exchange.is_whole() && !connection.draining() && goes.is_some();
+    reply::write(out, text, &head, towards(asked, keeps_client));
+    serving.reply = Some(Reply {
+        status: head.status,
+        bytes: 0,
+        passage: Passage::new(head.framing, goes),
+        keeps_client,
+        keeps_upstream: head.persistent,
+        closes_after: head.keep_alive_timeout,
+    });
+    piece.consume(head.length);
+    None
+}
+
+fn towards(asked: &Asked, keep: bool) -> Recipient {
+    Recipient { http_11: asked.http_11, keep }
+}

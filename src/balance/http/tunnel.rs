@@ -1,0 +1,48 @@
+//! A connection that goes on with another protocol: bytes pass both ways. It knows neither the protocol
+//! nor how the two sides came together.
+
+use std::io::{self, Write};
+
+use super::proxy::{Client, Stage};
+use crate::{
+    balance::{both::Both, flow::Pipes, upstreams::Lease},
+    session::{connection::Connection, farewell::Farewell, handler::Next},
+};
+
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// A place is taken for as long as it lasts.
+    lease: Lease,
+    both: Both,
+}
+
+impl Tunnel {
+    /// After what was said in the old protocol has been sent. This has come of the upstream already.
+    pub(super) fn begin(connection: &mut Connection<'_>, lease: Lease, came: &[u8]) -> io::Result<Self> {
+        connection.write_all(came)?;
+        // What the client has sent behind its request.
+        let sent = connection.input().to_vec();
+        connection.consume(sent.len());
+        if let Some((_, other, _)) = connection.sides() {
+            let taken = other.wire.send(&sent)?;
+            other.wire.keep(&sent[taken..]);
+            other.await_until(None);
+        }
+        connection.say_farewell(Farewell::Spread);
+        let mut both = Both::default();
+        both.settle();
+        Ok(Self { lease, both })
+    }
+
+    pub(super) fn go_on(
+        mut self: Box<Self>,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        pipes: &Pipes,
+    ) -> io::Result<Next> {
+        let moved = self.both.move_bytes(connection, self.lease.upstream(), pipes);
+        let next = self.both.follow(connection, moved);
+        client.stage = Stage::Tunnel(self);
+        next
+    }
+}

@@ -1,0 +1,138 @@
+//! The body of a request on its way to an upstream: gathered with its head, or passed through as it comes.
+//! It knows no replies.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{
+    body::Passage,
+    exchange::{Exchange, Upload},
+    request::{self, Forwarded},
+};
+use crate::{
+    http::codec::{chunked::Decoder, framing::Framing, head::Head},
+    session::connection::Connection,
+};
+
+/// The slowest that a client may be on average: less keeps an upstream's place for nothing.
+const MIN_BYTES_PER_S: u64 = 16 * 1024;
+/// What is passed on before others get their turn.
+const MOVES: usize = 16;
+
+/// The request as an upstream gets it, and the rest of its body where not all has come.
+pub(super) fn begin(
+    connection: &mut Connection<'_>,
+    text: &[u8],
+    head: &Head,
+    is_whole: bool,
+    forwarded: &Forwarded<'_>,
+    now: Instant,
+) -> io::Result<(Vec<u8>, Option<Upload>)> {
+    let mut out = Vec::with_capacity(text.len() + 256);
+    if !is_whole {
+        request::write(&mut out, text, head, forwarded);
+        let passage = Passage::new(Some(head.framing), Some(head.framing));
+        return Ok((out, Some(Upload { passage, began: now, bytes: 0 })));
+    }
+    let body = gathered(connection, head.framing)?;
+    let framing = match head.framing {
+        Framing::Chunked => Framing::Length(body.len() as u64),
+        framing => framing,
+    };
+    request::write(&mut out, text, head, &Forwarded { framing, ..*forwarded });
+    out.extend_from_slice(&body);
+    Ok((out, None))
+}
+
+/// Takes a body off the input that has come as a whole.
+fn gathered(connection: &mut Connection<'_>, framing: Framing) -> io::Result<Vec<u8>> {
+    let input = connection.input();
+    let (body, length) = match framing {
+        Framing::Empty => return Ok(Vec::new()),
+        Framing::Length(length) => {
+            let length = usize::try_from(length).unwrap_or(usize::MAX).min(input.len());
+            (input[..length].to_vec(), length)
+        }
+        Framing::Chunked => decoded(input)?,
+    };
+    connection.consume(length);
+    Ok(body)
+}
+
+fn decoded(input: &[u8]) -> io::Result<(Vec<u8>, usize)> {
+    let (mut decoder, mut body, mut at) = (Decoder::new(), Vec::new(), 0);
+    while !decoder.is_done() {
+        let piece = decoder.advance(&input[at..]).map_err(|_| io::ErrorKind::InvalidData)?;
+        let data = at + piece.framing;
+        body.extend_from_slice(&input[data..data + piece.data]);
+        decoder.took(piece.data);
+        at = data + piece.data;
+    }
+    Ok((body, at))
+}
+
+/// What came of passing on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// More has to come, or to be taken.
+    Part,
+    /// More is there, but others have waited.
+    More,
+    /// What has come is malformed.
+    Malformed,
+    /// The client has ended its side before all had come.
+    CutOff,
+    /// The upstream takes nothing any more. It may have replied.
+    Refused,
+}
+
+/// Passes on what has come of the body.
+pub(super) fn pass_on(
+    connection: &mut Connection<'_>,
+    exchange: &mut Exchange,
+    out: &mut Vec<u8>,
+) -> io::Result<Passed> {
+    let Some(upload) = &mut exchange.upload else { return Ok(Passed::Part) };
+    for _ in 0..MOVES {
+        {
+            let Some((_, other, _)) = connection.sides() else { return Ok(Passed::Refused) };
+            match other.wire.flush() {
+                Err(_) => return Ok(Passed::Refused),
+                Ok(false) => return Ok(Passed::Part),
+                Ok(true) => {}
+            }
+        }
+        if upload.passage.is_complete() {
+            return Ok(Passed::Part);
+        }
+        let came = connection.fill()?;
+        if connection.input().is_empty() {
+            let ended = connection.ended();
+            return Ok(if ended { Passed::CutOff } else { Passed::Part });
+        }
+        out.clear();
+        let Ok(step) = upload.passage.step(connection.input(), out, usize::MAX) else {
+            return Ok(Passed::Malformed);
+        };
+        connection.consume(step.consumed);
+        upload.bytes += step.consumed as u64;
+        let Some((_, other, _)) = connection.sides() else { return Ok(Passed::Refused) };
+        let Ok(sent) = other.wire.send(out) else { return Ok(Passed::Refused) };
+        // There is room: nothing was left of what came before.
+        other.wire.keep(&out[sent..]);
+        if step.consumed == 0 && came == 0 && !upload.passage.is_complete() {
+            return Ok(if connection.ended() { Passed::CutOff } else { Passed::Part });
+        }
+    }
+    Ok(Passed::More)
+}
+
+impl Upload {
+    /// When more must have come: the client may pause for this long, and must keep to the minimum rate.
+    pub(super) fn deadline(&self, io_timeout: Duration, now: Instant) -> Instant {
+        let earned = Duration::from_secs(self.bytes / MIN_BYTES_PER_S);
+        (now + io_timeout).min(self.began + io_timeout + earned)
+    }
+}
