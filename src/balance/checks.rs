@@ -98,6 +98,11 @@ fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop, tidy: &dyn Fn()
         expect: config.check_expect.clone(),
         ..dial::Config::default()
     };
+    let path = config.http.as_ref().and_then(|http| http.check_path.as_deref());
+    let how = match path {
+        None => how,
+        Some(path) => dial::Config { connect_only: false, ..asks_for(path, how) },
+    };
     let mut parts = (0..PARTS).cycle();
     let mut next = Instant::now();
     while !stop.stopped.load(SeqCst) {
@@ -122,16 +127,40 @@ fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop, tidy: &dyn Fn()
     }
 }
 
+/// A check that asks for this path.
+fn asks_for(path: &str, how: dial::Config) -> dial::Config {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: overfall\r\nConnection: close\r\n\r\n"
+    );
+    dial::Config { send: request.into_bytes(), expect: Some(HTTP.to_vec()), ..how }
+}
+
+/// What a reply over HTTP begins with.
+const HTTP: &[u8] = b"HTTP/1.";
+
+/// Why the reply to a check for a path says that the upstream is not well: its status is neither 2xx nor
+/// 3xx.
+fn ill(reply: &[u8]) -> Option<String> {
+    let line = reply.starts_with(HTTP).then(|| reply.get("HTTP/1.1 ".len()..)).flatten()?;
+    let status = &line[..line.len().min(3)];
+    (!status.starts_with(b"2") && !status.starts_with(b"3"))
+        .then(|| format!("check failed: status {}", status.escape_ascii()))
+}
+
 fn check(upstreams: &Arc<Upstreams>, indices: Vec<usize>, how: &dial::Config, stop: &Stop) {
     if indices.is_empty() {
         return;
     }
+    let is_http = how.expect.as_deref() == Some(HTTP);
     let targets: Vec<_> = indices.iter().map(|&index| upstreams.all[index].name.clone()).collect();
     match dial_with(&targets, how, &stop.dials, &|_, _| {}) {
         Ok(_) if stop.stopped.load(SeqCst) => {}
         Ok(outcomes) => {
             for (index, outcome) in indices.into_iter().zip(outcomes) {
                 match outcome.failure {
+                    None if let Some(cause) = is_http.then(|| ill(&outcome.reply)).flatten() => {
+                        upstreams.checked(index, Err(&cause));
+                    }
                     None => upstreams.checked(index, Ok(())),
                     // It says nothing of the upstream.
                     Some(failure) if failure.class == Class::Local => {
@@ -145,5 +174,24 @@ fn check(upstreams: &Arc<Upstreams>, indices: Vec<usize>, how: &dial::Config, st
             }
         }
         Err(error) => tracing::warn!(%error, "the upstreams cannot be checked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_success_or_redirection_is_well() {
+        for (reply, well) in [
+            ("HTTP/1.1 200 OK\r\n", true),
+            ("HTTP/1.0 204 No Content\r\n", true),
+            ("HTTP/1.1 302 Found\r\n", true),
+            ("HTTP/1.1 404 Not Found\r\n", false),
+            ("HTTP/1.1 503 Service Unavailable\r\n", false),
+            ("HTTP/1.1 ", false),
+        ] {
+            assert_eq!(ill(reply.as_bytes()).is_none(), well, "{reply}");
+        }
     }
 }

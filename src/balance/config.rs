@@ -51,6 +51,11 @@ impl FromStr for UpstreamConfig {
     }
 }
 
+/// Whether it can be asked for as it is.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 
 /// What happens to connections while every upstream is down.
@@ -74,6 +79,9 @@ pub struct HttpConfig {
     /// Whether fields whose names have an underscore are passed on. Many services take them for others
     /// (CGI and WSGI make `_` of `-`), so that they are dropped otherwise.
     pub keep_underscores: bool,
+    /// What checks ask for, such as `/healthz`: an upstream is well that answers with 2xx or 3xx. None means
+    /// that checks do as for any protocol.
+    pub check_path: Option<String>,
     /// Where a line of JSON is appended for each request: when it came (seconds since 1970), the client's
     /// address, method and target, the status, the bytes of the reply's body, the wait until it was sent to
     /// an upstream and what that took (microseconds), which upstream that was, how often it was tried
@@ -87,6 +95,7 @@ impl Default for HttpConfig {
             limit: None,
             upstream_timeout: Duration::from_secs(60),
             keep_underscores: false,
+            check_path: None,
             access_log: None,
         }
     }
@@ -165,6 +174,9 @@ impl Config {
         ];
         if let Some((name, value)) = counts.into_iter().find(|&(_, value)| value == 0) {
             return Err(Error::setting(name, value, "1 or more"));
+        }
+        if let Some(path) = http.check_path.filter(|path| !is_path(path)) {
+            return Err(Error::setting("check_path", path, "a path that begins with / and has no blanks"));
         }
         let times = [
             ("connect_timeout", self.connect_timeout),

@@ -74,7 +74,7 @@ pub(super) enum Place {
 pub(super) struct Lease {
     upstreams: Arc<Upstreams>,
     pub(super) index: usize,
-    since: Instant,
+    pub(super) since: Instant,
     /// It is not yet connected.
     connecting: bool,
     /// What it says of how long requests take.

@@ -41,6 +41,10 @@ pub(super) struct Args {
     /// Over HTTP: pass on fields whose names have an underscore, which many services take for others
     #[arg(long)]
     keep_underscores: bool,
+    /// Over HTTP: what checks ask for, such as /healthz; 2xx and 3xx are well [default: a connection is
+    /// enough]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["check_send", "check_expect"])]
+    check_path: Option<String>,
     /// Over HTTP: append a line of JSON for each request to this file
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -89,6 +93,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         limit: args.limit,
         upstream_timeout: args.upstream_timeout,
         keep_underscores: args.keep_underscores,
+        check_path: args.check_path,
         access_log: args.access_log,
     };
     let config = Config {

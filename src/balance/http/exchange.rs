@@ -155,9 +155,9 @@ impl Exchange {
     }
 
     /// Notes what the access log is to say.
-    pub(super) fn note(&mut self, note: impl FnOnce(&mut Entry)) {
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Entry, Instant)) {
         if let Some(record) = &mut self.record {
-            record.note(note);
+            record.note(|entry| note(entry, self.came));
         }
     }
 

@@ -76,17 +76,16 @@ impl Proxy {
         &self,
         connection: &mut Connection<'_>,
         client: &mut Client,
-        mut exchange: Box<Exchange>,
+        exchange: Box<Exchange>,
         mut lease: Lease,
     ) -> io::Result<Option<Next>> {
-        let now = Instant::now();
+        let now = lease.since;
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
         while let Some(spare) = self.spares.take(lease.index, most, now) {
             match connection.borrow(spare) {
                 Borrowed::Untouched => {
                     lease.reused();
-                    exchange.step = Step::Serving(Serving::new(lease, true, now));
-                    return self.send(connection, client, exchange);
+                    return self.send(connection, client, exchange, Serving::new(lease, true, now));
                 }
                 // It was closed.
                 Borrowed::Touched => connection.part(),
@@ -131,8 +130,7 @@ impl Proxy {
             Ok(true) => {
                 other.arrived();
                 lease.connected(attempt);
-                exchange.step = Step::Serving(Serving::new(lease, false, Instant::now()));
-                self.send(connection, client, exchange)
+                self.send(connection, client, exchange, Serving::new(lease, false, Instant::now()))
             }
             // Nothing was sent yet.
             Ok(false) if own.is_gone() => Ok(Some(Next::Close)),
@@ -192,7 +190,7 @@ impl Proxy {
             && !(exchange.is_retry || exchange.is_abandoned);
         if may && self.retries.take(Instant::now()) {
             exchange.is_retry = true;
-            exchange.note(|entry| entry.retries += 1);
+            exchange.note(|entry, _| entry.retries += 1);
             drop(serving);
             return self.place(connection, client, exchange);
         }

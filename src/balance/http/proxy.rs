@@ -226,7 +226,7 @@ impl Proxy {
         status: StatusCode,
     ) -> io::Result<Option<Next>> {
         connection.part();
-        exchange.note(|entry| (entry.status, entry.end) = (status.as_u16(), Why::of(status)));
+        exchange.note(|entry, _| (entry.status, entry.end) = (status.as_u16(), Why::of(status)));
         if exchange.is_abandoned {
             return Ok(Some(Next::Close));
         }

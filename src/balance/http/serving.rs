@@ -61,13 +61,12 @@ impl Proxy {
         connection: &mut Connection<'_>,
         client: &mut Client,
         mut exchange: Box<Exchange>,
+        serving: Serving,
     ) -> io::Result<Option<Next>> {
-        let name = match &exchange.step {
-            Step::Serving(serving) => Some(serving.lease.upstream().name.clone()),
-            Step::Placing | Step::InLine(_) | Step::Connecting { .. } => None,
-        };
-        let wait = exchange.came.elapsed();
-        exchange.note(|entry| (entry.upstream, entry.wait) = (name, wait));
+        exchange.note(|entry, came| {
+            entry.upstream = Some(serving.lease.upstream().name.clone());
+            entry.wait = serving.sent.saturating_duration_since(came);
+        });
         if let Some((_, other, _)) = connection.sides() {
             other.wire.look_again();
             // Where it fails, the reading says so: there may be a reply.
@@ -78,6 +77,7 @@ impl Proxy {
             // Nothing that streams is sent again.
             exchange.request = Vec::new();
         }
+        exchange.step = Step::Serving(serving);
         client.stage = Stage::Exchange(exchange);
         Ok(None)
     }
@@ -133,12 +133,11 @@ impl Proxy {
 
     /// Sets the time within which something must come.
     fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &Serving) {
-        let now = Instant::now();
         let io_timeout = connection.context().timeouts.io;
         let until = match (&exchange.upload, &serving.reply) {
-            (Some(upload), _) if !upload.passage.is_complete() => upload.deadline(io_timeout, now),
-            (_, Some(_)) => now + io_timeout,
-            (Some(_), None) => now + self.http.upstream_timeout,
+            (Some(upload), _) if !upload.passage.is_complete() => upload.deadline(io_timeout, Instant::now()),
+            (_, Some(_)) => Instant::now() + io_timeout,
+            (Some(_), None) => Instant::now() + self.http.upstream_timeout,
             (None, None) => serving.sent + self.http.upstream_timeout,
         };
         if let Some((_, other, _)) = connection.sides() {
@@ -159,7 +158,7 @@ impl Proxy {
         let Some(reply) = serving.reply.take() else { return Next::Close };
         let took = now.saturating_duration_since(serving.sent);
         serving.lease.answered(sample(exchange, &reply, took));
-        exchange.note(|entry| {
+        exchange.note(|entry, _| {
             (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
             entry.end = Why::Answered;
         });
@@ -197,7 +196,7 @@ impl Proxy {
         tracing::debug!(upstream = serving.lease.upstream().name, "sent no whole reply that is well-formed");
         if let Some(reply) = &serving.reply {
             let (status, bytes) = (reply.status.as_u16(), reply.bytes);
-            exchange.note(|entry| (entry.status, entry.bytes, entry.end) = (status, bytes, Why::Upstream));
+            exchange.note(|entry, _| (entry.status, entry.bytes, entry.end) = (status, bytes, Why::Upstream));
             // A reply that is cut off stays cut off.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
