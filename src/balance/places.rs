@@ -18,6 +18,8 @@ pub(super) struct Places {
     weights: Vec<u32>,
     selection: Selection,
     all_down: AllDown,
+    /// One that was away gets its share step by step.
+    slow_start: bool,
 }
 
 /// Connects under way at once to one upstream: one that swallows them is to hold few.
@@ -32,6 +34,7 @@ impl Places {
             weights: config.upstreams.iter().map(|upstream| upstream.weight).collect(),
             selection: Selection::new(config.policy, config.upstreams.len()),
             all_down: config.all_down,
+            slow_start: config.http.is_some(),
         }
     }
 
@@ -73,7 +76,8 @@ impl Places {
     fn weight(&self, index: usize, now: Instant) -> u32 {
         let record = &self.records[index];
         let limit = record.limit().map_or(1, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
-        self.weights[index].saturating_mul(limit).saturating_mul(record.share(now))
+        let weight = self.weights[index].saturating_mul(limit);
+        if self.slow_start { weight.saturating_mul(record.share(now)) } else { weight }
     }
 
     fn is_free(&self, index: usize, now: Instant) -> bool {

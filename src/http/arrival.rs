@@ -57,7 +57,7 @@ fn look_at(input: &[u8], ended: bool, progress: &mut Progress, max_body: u64) ->
         return Ok(Arrival::Whole(head));
     }
     // Whether a body is to be sent at all is for the handler to say, which needs a worker.
-    if !open || head.expects_continue {
+    if !open || (head.expects_continue && !progress.was_told()) {
         return Ok(Arrival::Head(head));
     }
     progress.whole_at(match head.framing {

@@ -15,6 +15,8 @@ pub struct Progress {
     whole_at: Option<u16>,
     /// An empty line was passed over.
     skipped: bool,
+    /// The client that asks first was told to send its body.
+    told: bool,
     stage: Stage,
 }
 
@@ -89,6 +91,16 @@ impl Progress {
                     || input.get(seen.into()..).is_none_or(|new| new.contains(&b'\n'))
             }
         }
+    }
+
+    /// Says that the client that asks first was told to send its body.
+    pub(crate) fn tell(&mut self) {
+        self.told = true;
+    }
+
+    /// Whether it was.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told
     }
 
     /// Notes with how much of the input the request will be whole, or that the input is full before.

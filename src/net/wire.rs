@@ -233,6 +233,11 @@ impl Wire {
         kept
     }
 
+    /// Forgets what was kept, which nobody takes any more.
+    pub(crate) fn drop_output(&mut self) {
+        (self.output, self.blocked) = (Vec::new(), false);
+    }
+
     /// How much is kept that the socket has not taken yet.
     pub(crate) fn kept(&self) -> usize {
         self.output.len()

@@ -234,7 +234,8 @@ impl<S> Session<S> {
         if let Some(joint) = &mut self.joint {
             facts.has_until = joint.until().is_some();
             if let Some(wire) = joint.wire_mut() {
-                facts.is_flushed &= wire.is_flushed();
+                // Where the handler has set a time, it counts for what the other side is to take as well.
+                facts.is_flushed &= facts.has_until || wire.is_flushed();
                 facts.moved |= wire.take_moved();
             }
         }

@@ -4,7 +4,7 @@
 use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     net::IpAddr,
     path::Path,
     sync::{
@@ -16,7 +16,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use crate::http::codec::head::Head;
 
@@ -26,7 +26,7 @@ const WAITING: usize = 4096;
 #[derive(Debug)]
 pub(in crate::balance) struct AccessLog {
     sender: Sender<Job>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ enum Job {
 pub(super) struct Entry {
     pub(super) at: SystemTime,
     pub(super) client: IpAddr,
-    pub(super) method: Method,
+    pub(super) method: String,
     pub(super) target: String,
     pub(super) status: u16,
     /// Of the reply, as they came of the upstream.
@@ -65,11 +65,22 @@ pub(super) struct Record {
 impl Record {
     /// Of a request that has come now.
     pub(super) fn new(log: &Arc<AccessLog>, client: IpAddr, head: &Head) -> Self {
+        Self::of(log, client, head.method.to_string(), head.uri.to_string())
+    }
+
+    /// Of what is no request, and is answered with this status.
+    pub(super) fn malformed(log: &Arc<AccessLog>, client: IpAddr, status: StatusCode) -> Self {
+        let mut record = Self::of(log, client, String::new(), String::new());
+        record.note(|entry| (entry.status, entry.end) = (status.as_u16(), Why::of(status)));
+        record
+    }
+
+    fn of(log: &Arc<AccessLog>, client: IpAddr, method: String, target: String) -> Self {
         let entry = Entry {
             at: SystemTime::now(),
             client,
-            method: head.method.clone(),
-            target: head.uri.to_string(),
+            method,
+            target,
             status: 0,
             bytes: 0,
             wait: Duration::ZERO,
@@ -138,8 +149,10 @@ impl AccessLog {
     pub(in crate::balance) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         let (sender, receiver) = bounded(WAITING);
-        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver, file))?;
-        Ok(Self { sender, dropped: AtomicU64::new(0) })
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
+        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver, file, &lost))?;
+        Ok(Self { sender, dropped })
     }
 
     fn write(&self, entry: Box<Entry>) {
@@ -163,24 +176,30 @@ impl AccessLog {
     }
 }
 
-fn write_all(jobs: &Receiver<Job>, file: File) {
-    let mut out = BufWriter::new(file);
-    let mut line = String::new();
+/// Lines that are written at once, where so many are there.
+const BATCH: usize = 64 * 1024;
+
+fn write_all(jobs: &Receiver<Job>, mut file: File, lost: &AtomicU64) {
+    let (mut text, mut lines) = (String::new(), 0);
     for job in jobs {
-        match job {
+        let done = match job {
             Job::Write(entry) => {
-                line.clear();
-                entry.append_to(&mut line);
-                // What a full disk does not take is lost, and the next is tried.
-                let _ = out.write_all(line.as_bytes());
+                entry.append_to(&mut text);
+                lines += 1;
+                None
             }
-            Job::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.send(());
+            Job::Flush(done) => Some(done),
+        };
+        if done.is_some() || jobs.is_empty() || text.len() > BATCH {
+            // What a full disk does not take is lost, and the next is tried.
+            if file.write_all(text.as_bytes()).is_err() {
+                lost.fetch_add(lines, Relaxed);
             }
+            text.clear();
+            lines = 0;
         }
-        if jobs.is_empty() {
-            let _ = out.flush();
+        if let Some(done) = done {
+            let _ = done.send(());
         }
     }
 }
@@ -196,7 +215,7 @@ impl Entry {
             at.subsec_micros(),
             self.client
         );
-        let _ = write!(line, ",\"method\":{},\"target\":{}", json(self.method.as_str()), json(&self.target));
+        let _ = write!(line, ",\"method\":{},\"target\":{}", json(&self.method), json(&self.target));
         let _ = write!(line, ",\"status\":{},\"bytes\":{}", self.status, self.bytes);
         let _ = write!(line, ",\"wait_us\":{}", self.wait.as_micros());
         match &self.upstream {
@@ -236,7 +255,7 @@ mod tests {
         let entry = Entry {
             at: UNIX_EPOCH + Duration::from_micros(1_500_000),
             client: "::1".parse().unwrap(),
-            method: Method::GET,
+            method: "GET".into(),
             target: "/a?\"b\\\u{1}".into(),
             status: 200,
             bytes: 5,

@@ -73,8 +73,10 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) passage: Passage,
+    /// So many bytes have come since then. The time in which the upstream took nothing does not count.
     pub(super) began: Instant,
     pub(super) bytes: u64,
+    pub(super) is_stalled: bool,
 }
 
 /// How far it has come.
@@ -132,6 +134,11 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(lease: Lease, is_reused: bool, sent: Instant) -> Self {
         Self { lease, is_reused, sent, partial: Vec::new(), informational: 0, reply: None }
+    }
+
+    /// Whether nothing of a reply has come.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.reply.is_none() && self.partial.is_empty() && self.informational == 0
     }
 }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 
 use super::{
+    access::Why,
     exchange::{Exchange, InLine, Serving, Step},
     proxy::{Client, Proxy, Stage},
 };
@@ -81,7 +82,10 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         let now = lease.since;
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
-        while let Some(spare) = self.spares.take(lease.index, most, now) {
+        // One that is tried again has just met a connection that had died.
+        while !exchange.is_retry
+            && let Some(spare) = self.spares.take(lease.index, most, now)
+        {
             match connection.borrow(spare) {
                 Borrowed::Untouched => {
                     lease.reused();
@@ -201,6 +205,7 @@ impl Proxy {
         // It may be closed just because it was idle: a client that knows that of its own connection tries
         // again, if that does no harm.
         if serving.is_reused && !exchange.asked.is_first && exchange.is_whole() {
+            exchange.note(|entry, _| entry.end = Why::Upstream);
             return Ok(Some(Next::Close));
         }
         self.refuse(connection, client, &mut exchange, StatusCode::BAD_GATEWAY)
@@ -226,18 +231,24 @@ impl Proxy {
                 self.connected_in_vain(connection, client, exchange, lease, attempt, Errno::TIMEDOUT)
             }
             Step::Serving(mut serving) => {
-                if exchange.is_whole() {
-                    serving.lease.unserved()
+                let takes = connection.sides().is_none_or(|(_, other, _)| other.wire.is_flushed());
+                let is_clients_fault = takes && !exchange.is_whole();
+                if is_clients_fault {
+                    serving.lease.says_nothing();
                 } else {
-                    serving.lease.says_nothing()
+                    serving.lease.unserved();
                 }
-                if serving.reply.is_some() {
+                if let Some(reply) = &serving.reply {
+                    let (status, bytes) = (reply.status.as_u16(), reply.bytes);
+                    exchange.note(|entry, _| {
+                        (entry.status, entry.bytes, entry.end) = (status, bytes, Why::Timeout)
+                    });
                     // What breaks off is not to be taken for whole.
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                let status = match exchange.is_whole() {
-                    true => StatusCode::GATEWAY_TIMEOUT,
-                    false => StatusCode::REQUEST_TIMEOUT,
+                let status = match is_clients_fault {
+                    true => StatusCode::REQUEST_TIMEOUT,
+                    false => StatusCode::GATEWAY_TIMEOUT,
                 };
                 drop(serving);
                 self.refuse(connection, client, &mut exchange, status)

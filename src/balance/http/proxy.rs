@@ -3,13 +3,14 @@
 
 use std::{
     borrow::Cow,
-    io, mem,
+    io::{self, Write},
+    mem,
     net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{
     access::{AccessLog, Record, Why},
@@ -116,7 +117,7 @@ impl Handler for Proxy {
 
     fn expired(&self, connection: &mut Connection<'_>, client: &mut Client) -> io::Result<Next> {
         match mem::take(&mut client.stage) {
-            Stage::Gathering(_) => self.gathered_too_slowly(connection),
+            Stage::Gathering(_) => self.gathered_too_slowly(connection, client),
             Stage::Exchange(exchange) => match self.took_too_long(connection, client, exchange)? {
                 Some(next) => Ok(next),
                 None => self.ready(connection, client),
@@ -144,21 +145,34 @@ impl Proxy {
             }
             // What a server may forgive, nobody is to read in another way.
             Ok(Arrival::Whole(head) | Arrival::Head(head)) if !head.strict => {
-                refuse_malformed(connection, StatusCode::BAD_REQUEST).map(Some)
+                self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
             }
-            Ok(Arrival::Whole(head)) => self.begin(connection, client, head, true),
-            Ok(Arrival::Head(head)) => self.begin(connection, client, head, false),
-            Err(status) => refuse_malformed(connection, status).map(Some),
+            Ok(Arrival::Whole(head)) => self.begin(connection, client, head, Body::Whole),
+            // It can never be whole.
+            Ok(Arrival::Head(_)) if connection.ended() => {
+                self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
+            }
+            Ok(Arrival::Head(head)) if !progress.was_told() && may_gather(&head) => {
+                connection.write_all(CONTINUE)?;
+                progress.tell();
+                // It may be there already.
+                self.gather(connection, client, progress)
+            }
+            Ok(Arrival::Head(head)) => {
+                let body = Body::Part { was_told: progress.was_told() };
+                self.begin(connection, client, head, body)
+            }
+            Err(status) => self.refuse_malformed(connection, client, status).map(Some),
         }
     }
 
-    fn gathered_too_slowly(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
+    fn gathered_too_slowly(&self, connection: &mut Connection<'_>, client: &Client) -> io::Result<Next> {
         let input = connection.input();
         // Nothing has come, or nothing that means anything.
         if empty_lines(input) == input.len() {
             return Ok(Next::Close);
         }
-        refuse_malformed(connection, StatusCode::REQUEST_TIMEOUT)
+        self.refuse_malformed(connection, client, StatusCode::REQUEST_TIMEOUT)
     }
 
     /// Begins with a request, of whose body all has come, or a part.
@@ -167,8 +181,9 @@ impl Proxy {
         connection: &mut Connection<'_>,
         client: &mut Client,
         head: Head,
-        is_whole: bool,
+        body: Body,
     ) -> io::Result<Option<Next>> {
+        let is_whole = body == Body::Whole;
         let now = Instant::now();
         let text = take_head(connection, &head);
         let forwarded = Forwarded {
@@ -177,7 +192,7 @@ impl Proxy {
             trusted: false,
             arrived_us: epoch_us(),
             keep_underscores: self.http.keep_underscores,
-            pass_expect: !is_whole,
+            pass_expect: body == Body::Part { was_told: false },
             pass_upgrade: true,
             framing: head.framing,
             host: &self.config.upstreams[0].name,
@@ -238,6 +253,24 @@ impl Proxy {
         Ok(Some(self.next(connection, client, keep)))
     }
 
+    /// Tells a client why what it has sent is no request that can be served.
+    fn refuse_malformed(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &Client,
+        status: StatusCode,
+    ) -> io::Result<Next> {
+        connection.expect_more();
+        connection.context().counters.malformed.count();
+        if let Some(log) = &self.log {
+            drop(Record::malformed(log, client.ip, status));
+        }
+        let method = if asks_for_head(connection.input()) { Method::HEAD } else { Method::GET };
+        let asked = Asked { method, http_11: true, persistent: false, upgrade: false, is_first: true };
+        refusal::refuse(connection, &asked, status, false)?;
+        Ok(Next::Close)
+    }
+
     /// What becomes of a client whose request was answered.
     pub(super) fn next(&self, connection: &Connection<'_>, client: &mut Client, keep: bool) -> Next {
         client.stage = Stage::default();
@@ -249,14 +282,23 @@ impl Proxy {
     }
 }
 
-/// Tells a client why what it has sent is no request that can be served.
-fn refuse_malformed(connection: &mut Connection<'_>, status: StatusCode) -> io::Result<Next> {
-    connection.expect_more();
-    connection.context().counters.malformed.count();
-    let method = if asks_for_head(connection.input()) { http::Method::HEAD } else { http::Method::GET };
-    let asked = Asked { method, http_11: true, persistent: false, upgrade: false, is_first: true };
-    refusal::refuse(connection, &asked, status, false)?;
-    Ok(Next::Close)
+/// How much of a body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Whole,
+    /// The client was told to send it, where it asks first.
+    Part {
+        was_told: bool,
+    },
+}
+
+/// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Whether the body of a client that asks first is worth gathering, so that it takes no place meanwhile.
+fn may_gather(head: &Head) -> bool {
+    let room = Connection::INPUT_LIMIT.saturating_sub(head.length) as u64;
+    head.expects_continue && head.framing.length().is_none_or(|length| length <= room)
 }
 
 fn epoch_us() -> u64 {

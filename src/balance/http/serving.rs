@@ -105,11 +105,12 @@ impl Proxy {
                     Ok(Some(self.finish(connection, client, &mut exchange, serving, is_clean)))
                 }
                 (Received::Upgraded(came), _) => {
+                    exchange.note(|entry, _| (entry.status, entry.end) = (101, Why::Answered));
                     serving.lease.says_nothing();
                     client.stage = Stage::Tunnel(Box::new(Tunnel::begin(connection, serving.lease, &came)?));
                     Ok(None)
                 }
-                (Received::CutOff, _) if serving.reply.is_none() && serving.partial.is_empty() => {
+                (Received::CutOff, _) if serving.is_unanswered() => {
                     self.died_unanswered(connection, client, exchange, serving)
                 }
                 (Received::CutOff | Received::Malformed, _) => {
@@ -134,15 +135,16 @@ impl Proxy {
     /// Sets the time within which something must come.
     fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &Serving) {
         let io_timeout = connection.context().timeouts.io;
+        let Some((_, other, _)) = connection.sides() else { return };
         let until = match (&exchange.upload, &serving.reply) {
-            (Some(upload), _) if !upload.passage.is_complete() => upload.deadline(io_timeout, Instant::now()),
+            (Some(upload), _) if !upload.passage.is_complete() && other.wire.is_flushed() => {
+                upload.deadline(io_timeout, Instant::now())
+            }
             (_, Some(_)) => Instant::now() + io_timeout,
             (Some(_), None) => Instant::now() + self.http.upstream_timeout,
             (None, None) => serving.sent + self.http.upstream_timeout,
         };
-        if let Some((_, other, _)) = connection.sides() {
-            other.await_until(Some(until));
-        }
+        other.await_until(Some(until));
     }
 
     /// The reply was passed on.
@@ -157,16 +159,17 @@ impl Proxy {
         let now = Instant::now();
         let Some(reply) = serving.reply.take() else { return Next::Close };
         let took = now.saturating_duration_since(serving.sent);
+        let is_abandoned = exchange.is_abandoned;
         serving.lease.answered(sample(exchange, &reply, took));
         exchange.note(|entry, _| {
             (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
-            entry.end = Why::Answered;
+            entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
             && exchange.is_whole()
-            && let Some(other) = other
+            && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
             self.spares.put(serving.lease.index, other, reply.closes_after, now);
         }
@@ -250,27 +253,44 @@ fn receive(
     for _ in 0..READS {
         let Some((client, other, _)) = connection.sides() else { return Ok(Received::CutOff) };
         if !exchange.is_abandoned && client.kept() > AHEAD {
-            return Ok(Received::Part);
+            break;
         }
-        // It fails when the upstream has reset the connection, which ends it as well.
-        let failed = other.wire.flush().is_err() || other.wire.fill(piece).is_err();
-        let ended = failed || other.wire.ended();
+        if other.wire.flush().is_err() {
+            // It takes nothing more, but may have said why.
+            other.wire.drop_output();
+        }
+        // A reset is no end.
+        let failed = other.wire.fill(piece).is_err();
         let drained = other.wire.drained();
+        let came = Came { ended: failed || other.wire.ended(), failed, is_all: drained };
         out.clear();
-        let received = take_in(connection, exchange, serving, piece, out, (ended, failed));
+        let received = take_in(connection, exchange, serving, piece, out, came);
         if !(out.is_empty() || exchange.is_abandoned) && connection.write_all(out).is_err() {
             exchange.is_abandoned = true;
         }
         if let Some(received) = received {
+            serving.partial = piece.save();
             return Ok(received);
         }
         if drained {
-            serving.partial = piece.save();
-            return Ok(Received::Part);
+            break;
         }
     }
     serving.partial = piece.save();
-    Ok(Received::More)
+    let Some((client, other, _)) = connection.sides() else { return Ok(Received::CutOff) };
+    let waits = other.wire.drained() || (!exchange.is_abandoned && client.kept() > AHEAD);
+    Ok(if waits { Received::Part } else { Received::More })
+}
+
+/// How a read went.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    /// Nothing more is going to come.
+    ended: bool,
+    /// The end was none in peace.
+    failed: bool,
+    /// Nothing more is there now.
+    is_all: bool,
 }
 
 /// Takes in what was read, and writes what follows from it. None where more has to come.
@@ -280,13 +300,13 @@ fn take_in(
     serving: &mut Serving,
     piece: &mut Input,
     out: &mut Vec<u8>,
-    (ended, failed): (bool, bool),
+    came: Came,
 ) -> Option<Received> {
     while serving.reply.is_none() {
         match parse(piece.unread(), &exchange.asked.method) {
             Err(_) => return Some(Received::Malformed),
             Ok(None) if piece.is_full() => return Some(Received::Malformed),
-            Ok(None) if ended => return Some(Received::CutOff),
+            Ok(None) if came.ended => return Some(Received::CutOff),
             Ok(None) => return None,
             Ok(Some(head)) => {
                 if let Some(received) = take_head(connection, exchange, serving, piece, out, head) {
@@ -306,14 +326,13 @@ fn take_in(
             break;
         }
     }
-    if !reply.passage.is_complete() && ended {
-        // A reset is no end.
-        if failed || !reply.passage.end_of_input(out) {
-            return Some(Received::CutOff);
-        }
+    let is_over = |reply: &mut Reply, out: &mut Vec<u8>| !came.failed && reply.passage.end_of_input(out);
+    if !reply.passage.is_complete() && came.ended && !is_over(reply, out) {
+        return Some(Received::CutOff);
     }
     let is_whole = reply.passage.is_complete();
-    is_whole.then(|| Received::Whole { is_clean: piece.unread().is_empty() && !ended })
+    // What lies behind it was asked for by nobody.
+    is_whole.then(|| Received::Whole { is_clean: piece.unread().is_empty() && came.is_all && !came.ended })
 }
 
 /// Takes in the head of a reply; what it means where nothing more is to be taken in.

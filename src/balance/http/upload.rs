@@ -34,7 +34,7 @@ pub(super) fn begin(
     if !is_whole {
         request::write(&mut out, text, head, forwarded);
         let passage = Passage::new(Some(head.framing), Some(head.framing));
-        return Ok((out, Some(Upload { passage, began: now, bytes: 0 })));
+        return Ok((out, Some(Upload { passage, began: now, bytes: 0, is_stalled: false })));
     }
     let body = gathered(connection, head.framing)?;
     let framing = match head.framing {
@@ -100,12 +100,18 @@ pub(super) fn pass_on(
             let Some((_, other, _)) = connection.sides() else { return Ok(Passed::Refused) };
             match other.wire.flush() {
                 Err(_) => return Ok(Passed::Refused),
-                Ok(false) => return Ok(Passed::Part),
+                Ok(false) => {
+                    upload.is_stalled = true;
+                    return Ok(Passed::Part);
+                }
                 Ok(true) => {}
             }
         }
         if upload.passage.is_complete() {
             return Ok(Passed::Part);
+        }
+        if std::mem::take(&mut upload.is_stalled) {
+            (upload.began, upload.bytes) = (Instant::now(), 0);
         }
         let came = connection.fill()?;
         if connection.input().is_empty() {
