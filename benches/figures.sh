@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes every figure that the documents quote, on this machine and now, into benches/results/.
-# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx and haproxy.
+# It needs two CPUs, half an hour, and for the servers to compare with: go, nginx, haproxy and gunicorn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for program in go nginx haproxy; do
+for program in go nginx haproxy gunicorn; do
     command -v "$program" > /dev/null || { echo "install $program first" >&2; exit 1; }
 done
 results=$PWD/benches/results baselines=$PWD/benches/baselines
@@ -26,6 +26,14 @@ bench --protocol http --arm pool --arm spawn \
     --scenario connections --scenario keepalive --scenario idle \
     --against "nginx=nginx -c $baselines/nginx.conf@127.0.0.1:7004" \
     --against "go=$go@127.0.0.1:7003" | note http.txt
+
+# A service that many know, bare and behind a proxy without any settings.
+gunicorn="gunicorn --chdir $baselines --workers 4 --log-level critical --bind"
+behind() { echo "$gunicorn 127.0.0.1:70$1 gunicorn_app:app & "; }
+bench --protocol http --scenario overload --work 10ms --workers 4 --arm pool --svg "$results/gunicorn.svg" \
+    --against "gunicorn=exec $gunicorn {addr} gunicorn_app:app@127.0.0.1:7010" \
+    --against "overfall=$(behind 11) exec $overfall balance -q --protocol http --listen {addr} 127.0.0.1:7011@127.0.0.1:7012" \
+    --against "haproxy=$(behind 13) exec haproxy -db -f $baselines/haproxy-http.cfg@127.0.0.1:7014" | note gunicorn.txt
 
 # The relays, with nginx behind them on the CPU of the load. Their ratio to the first arm, which has
 # nothing behind it, says nothing; compare them with each other.

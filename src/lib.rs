@@ -42,6 +42,7 @@
 //! | who joins a line, and who is served from it or shed | `overload/gate.rs`; the policy is pure, its judge is `overload/simulation/` |
 //! | how long a line may be, when it is made shorter and longer | `overload/line.rs` |
 //! | what service times and refusals' costs are taken to be | `overload/pace.rs`, `overload/budget.rs` |
+//! | how many requests an upstream may have in flight | `overload/limit.rs` |
 //! | listening, backlogs, kinds of accept errors | `net/listener.rs` |
 //! | one socket: reading, writing, splicing | `net/wire.rs` |
 //! | the slots of parked sessions | `net/slots.rs` |
@@ -75,6 +76,10 @@
 //! | HTTP: large bodies | `http/large.rs`, `http/incoming.rs` |
 //! | balance: a relay, from its place in line to its end | `balance/tcp.rs` |
 //! | balance: one direction of a relay | `balance/flow.rs` |
+//! | balance: a client's requests over HTTP, and what is refused | `balance/http/proxy.rs`, `balance/http/refusal.rs` |
+//! | balance: how a request comes to a connection, and is tried again | `balance/http/placing.rs` |
+//! | balance: what passes between client and upstream | `balance/http/serving.rs`, `balance/http/upload.rs` |
+//! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
 //! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/upstream.rs` |
