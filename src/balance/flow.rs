@@ -178,6 +178,44 @@ impl Flow {
     }
 }
 
+/// A bulk of which is known how much is left, on its way through a pipe. One that is dropped before it is
+/// empty loses what it holds.
+#[derive(Debug)]
+pub(super) struct Bulk(Pipe);
+
+impl Bulk {
+    /// None where there is no pipe for it: then it is copied.
+    pub(super) fn new(pipes: &Pipes) -> Option<Self> {
+        pipes.take().map(Self)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.held == 0
+    }
+
+    /// Sends on what it holds; whether that was all.
+    pub(super) fn empty(&mut self, to: &mut Wire) -> io::Result<bool> {
+        if self.0.held > 0 {
+            self.0.held -= to.splice_from(&self.0.read, self.0.held)?;
+        }
+        Ok(self.is_empty())
+    }
+
+    /// Takes what is there, at most so much, while it is empty. Nothing says nothing: to know, read.
+    pub(super) fn fill(&mut self, from: &mut Wire, most: u64) -> io::Result<u64> {
+        let most = usize::try_from(most).map_or(PIPE_SIZE, |most| most.min(PIPE_SIZE));
+        self.0.held = from.splice_into(&self.0.write, most)?;
+        Ok(self.0.held as u64)
+    }
+
+    /// Gives the pipe back, which is empty.
+    pub(super) fn end(self, pipes: &Pipes) {
+        if self.is_empty() {
+            pipes.give(self.0);
+        }
+    }
+}
+
 impl Pipes {
     pub(crate) fn new(most: usize) -> Self {
         Self { most, made: Arc::default(), spare: Mutex::default() }

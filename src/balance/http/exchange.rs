@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     balance::{
+        flow::Bulk,
         tried::Tried,
         upstreams::{Lease, Upstreams, Waiter},
     },
@@ -77,6 +78,8 @@ pub(super) struct Upload {
     pub(super) began: Instant,
     pub(super) bytes: u64,
     pub(super) is_stalled: bool,
+    /// What moves them without a copy, where they are many.
+    pub(super) bulk: Option<Bulk>,
 }
 
 /// How far it has come.
@@ -148,6 +151,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// Bytes of its body, as they came.
     pub(super) bytes: u64,
+    /// What moves them without a copy, where they are many.
+    pub(super) bulk: Option<Bulk>,
     pub(super) passage: Passage,
     /// The client's connection outlives it.
     pub(super) keeps_client: bool,
@@ -168,9 +173,11 @@ impl Exchange {
         }
     }
 
-    /// Whether all of the request has come.
+    /// Whether all of the request has come and is on its way.
     pub(super) fn is_whole(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| upload.passage.is_complete())
+        self.upload.as_ref().is_none_or(|upload| {
+            upload.passage.is_complete() && upload.bulk.as_ref().is_none_or(Bulk::is_empty)
+        })
     }
 }
 

@@ -49,7 +49,7 @@ pub(in crate::balance) struct Proxy {
     pub(super) retries: Retries,
     log: Option<Arc<AccessLog>>,
     busy_reply: Vec<u8>,
-    pipes: Pipes,
+    pub(super) pipes: Pipes,
 }
 
 impl Proxy {

@@ -19,6 +19,7 @@ use super::{
     upload::{self, Passed},
 };
 use crate::{
+    balance::flow::{Bulk, Pipes},
     http::codec::reply::{ReplyHead, parse},
     net::input::Input,
     session::{connection::Connection, handler::Next},
@@ -98,8 +99,8 @@ impl Proxy {
             return Ok(Some(Next::Close));
         }
         SCRATCH.with_borrow_mut(|(piece, out)| {
-            let passed = upload::pass_on(connection, &mut exchange, out)?;
-            let received = receive(connection, &mut exchange, &mut serving, piece, out)?;
+            let passed = upload::pass_on(connection, &mut exchange, &self.pipes, out)?;
+            let received = receive(connection, &mut exchange, &mut serving, &self.pipes, piece, out)?;
             match (received, passed) {
                 (Received::Whole { is_clean }, _) => {
                     Ok(Some(self.finish(connection, client, &mut exchange, serving, is_clean)))
@@ -246,11 +247,19 @@ fn receive(
     connection: &mut Connection<'_>,
     exchange: &mut Exchange,
     serving: &mut Serving,
+    pipes: &Pipes,
     piece: &mut Input,
     out: &mut Vec<u8>,
 ) -> io::Result<Received> {
     piece.load(std::mem::take(&mut serving.partial));
     for _ in 0..READS {
+        if let Some(reply) = serving.reply.as_mut().filter(|_| piece.unread().is_empty()) {
+            match move_bulk(connection, exchange, reply, pipes) {
+                Moved::Nothing => {}
+                Moved::Some => continue,
+                Moved::Stuck => return Ok(Received::Part),
+            }
+        }
         let Some((client, other, _)) = connection.sides() else { return Ok(Received::CutOff) };
         if !exchange.is_abandoned && client.kept() > AHEAD {
             break;
@@ -280,6 +289,48 @@ fn receive(
     let Some((client, other, _)) = connection.sides() else { return Ok(Received::CutOff) };
     let waits = other.wire.drained() || (!exchange.is_abandoned && client.kept() > AHEAD);
     Ok(if waits { Received::Part } else { Received::More })
+}
+
+/// What came of moving a bulk.
+enum Moved {
+    /// Nothing came, or it is none.
+    Nothing,
+    Some,
+    /// The client has to take what came first.
+    Stuck,
+}
+
+/// Moves a long body without copies.
+fn move_bulk(
+    connection: &mut Connection<'_>,
+    exchange: &mut Exchange,
+    reply: &mut Reply,
+    pipes: &Pipes,
+) -> Moved {
+    let Some((client, other, _)) = connection.sides() else { return Moved::Nothing };
+    if reply.bulk.is_none() && client.is_flushed() && !exchange.is_abandoned && reply.passage.bulk().is_some()
+    {
+        reply.bulk = Bulk::new(pipes);
+    }
+    let Some(bulk) = &mut reply.bulk else { return Moved::Nothing };
+    match bulk.empty(client) {
+        Ok(true) => {}
+        Ok(false) => return Moved::Stuck,
+        Err(_) => {
+            exchange.is_abandoned = true;
+            reply.bulk = None;
+            return Moved::Nothing;
+        }
+    }
+    let Some(left) = reply.passage.bulk() else {
+        reply.bulk.take().into_iter().for_each(|bulk| bulk.end(pipes));
+        return Moved::Nothing;
+    };
+    // Where it fails, reading says so.
+    let moved = bulk.fill(&mut other.wire, left).unwrap_or(0);
+    reply.passage.took(moved);
+    reply.bytes += moved;
+    if moved > 0 { Moved::Some } else { Moved::Nothing }
 }
 
 /// How a read went.
@@ -373,6 +424,7 @@ fn take_head(
     serving.reply = Some(Reply {
         status: head.status,
         bytes: 0,
+        bulk: None,
         passage: Passage::new(head.framing, goes),
         keeps_client,
         keeps_upstream: head.persistent,

@@ -12,6 +12,7 @@ use super::{
     request::{self, Forwarded},
 };
 use crate::{
+    balance::flow::{Bulk, Pipes},
     http::codec::{chunked::Decoder, framing::Framing, head::Head},
     session::connection::Connection,
 };
@@ -34,7 +35,7 @@ pub(super) fn begin(
     if !is_whole {
         request::write(&mut out, text, head, forwarded);
         let passage = Passage::new(Some(head.framing), Some(head.framing));
-        return Ok((out, Some(Upload { passage, began: now, bytes: 0, is_stalled: false })));
+        return Ok((out, Some(Upload { passage, began: now, bytes: 0, is_stalled: false, bulk: None })));
     }
     let body = gathered(connection, head.framing)?;
     let framing = match head.framing {
@@ -92,20 +93,21 @@ pub(super) enum Passed {
 pub(super) fn pass_on(
     connection: &mut Connection<'_>,
     exchange: &mut Exchange,
+    pipes: &Pipes,
     out: &mut Vec<u8>,
 ) -> io::Result<Passed> {
     let Some(upload) = &mut exchange.upload else { return Ok(Passed::Part) };
     for _ in 0..MOVES {
-        {
-            let Some((_, other, _)) = connection.sides() else { return Ok(Passed::Refused) };
-            match other.wire.flush() {
-                Err(_) => return Ok(Passed::Refused),
-                Ok(false) => {
-                    upload.is_stalled = true;
-                    return Ok(Passed::Part);
-                }
-                Ok(true) => {}
+        match upload.make_room(connection) {
+            Err(_) => return Ok(Passed::Refused),
+            Ok(false) => {
+                upload.is_stalled = true;
+                return Ok(Passed::Part);
             }
+            Ok(true) => {}
+        }
+        if connection.input().is_empty() && upload.move_bulk(connection, pipes)? {
+            continue;
         }
         if upload.passage.is_complete() {
             return Ok(Passed::Part);
@@ -136,6 +138,32 @@ pub(super) fn pass_on(
 }
 
 impl Upload {
+    /// Sends what the upstream has not taken yet; whether that was all.
+    fn make_room(&mut self, connection: &mut Connection<'_>) -> io::Result<bool> {
+        let Some((_, other, _)) = connection.sides() else { return Ok(false) };
+        let is_flushed = other.wire.flush()?;
+        match &mut self.bulk {
+            Some(bulk) if is_flushed => bulk.empty(&mut other.wire),
+            _ => Ok(is_flushed),
+        }
+    }
+
+    /// Moves a part of a long body without a copy; whether something was moved.
+    fn move_bulk(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
+        let Some(left) = self.passage.bulk() else {
+            self.bulk.take().into_iter().for_each(|bulk| bulk.end(pipes));
+            return Ok(false);
+        };
+        if self.bulk.is_none() {
+            self.bulk = Bulk::new(pipes);
+        }
+        let Some(bulk) = &mut self.bulk else { return Ok(false) };
+        let moved = bulk.fill(connection.client(), left)?;
+        self.passage.took(moved);
+        self.bytes += moved;
+        Ok(moved > 0)
+    }
+
     /// When more must have come: the client may pause for this long, and must keep to the minimum rate.
     pub(super) fn deadline(&self, io_timeout: Duration, now: Instant) -> Instant {
         let earned = Duration::from_secs(self.bytes / MIN_BYTES_PER_S);

@@ -1,6 +1,5 @@
 //! Which fields are for one connection alone, and so are never passed on (RFC 9110, section 7.6.1). It does
 //! not know whose head it is, nor what is written in their place.
-#![allow(dead_code)]
 
 use super::fields::{Field, elements};
 

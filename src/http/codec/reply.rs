@@ -1,6 +1,5 @@
 //! The head of a reply: parsed by `httparse`, and then held to what RFC 9112 asks, as strictly as that of a
 //! request. It knows the method that it replies to, and nothing of the body that follows.
-#![allow(dead_code)]
 
 use std::{mem::MaybeUninit, time::Duration};
 
