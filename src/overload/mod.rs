@@ -17,21 +17,27 @@
 //!   of clients that try again at once fills any line, but does not make it longer and longer.
 //! - Clients that have gone while they waited say how long clients really wait.
 //!
+//! How many requests may be at an upstream, of which nothing is known but what it answers, is found by a
+//! [`Limit`]: who is over it waits in a line before a gate.
+//!
 //! `simulation` says what each rule is worth, and the ideas come from *Fail at Scale* (ACM Queue
 //! 2015) and CoDel (ACM Queue 2012).
 
 mod budget;
 mod gate;
+#[allow(dead_code)]
 mod limit;
 mod line;
 mod pace;
 #[cfg(test)]
 mod simulation;
 mod watch;
+#[allow(dead_code)]
 mod window;
 
+#[allow(unused_imports)]
+pub(crate) use self::limit::{Found, Limit};
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
-    limit::Limit,
     watch::{Change, Watch},
 };

@@ -28,7 +28,6 @@ pub(super) struct Scene {
     pub(super) cores: f64,
     pub(super) work: Work,
     pub(super) clients: Clients,
-    /// From this second on, everything takes so many times as long, instead of so many times before.
     pub(super) slow: Slow,
     pub(super) seconds: f64,
     /// What comes before is not counted.
@@ -36,6 +35,7 @@ pub(super) struct Scene {
     pub(super) seed: u64,
 }
 
+/// When everything takes four times as long.
 #[derive(Clone, Copy)]
 pub(super) enum Slow {
     Never,
@@ -44,7 +44,8 @@ pub(super) enum Slow {
 }
 
 impl Slow {
-    fn at(self, second: f64) -> f64 {
+    /// How many times as long as usual everything takes at this second.
+    pub(super) fn at(self, second: f64) -> f64 {
         match self {
             Self::From(from) if second >= from => 4.0,
             Self::Until(until) if second < until => 4.0,
@@ -66,7 +67,8 @@ enum Event {
     Come,
 }
 
-pub(super) const PATIENCE_MS: f64 = 500.0;
+/// How long clients wait.
+const PATIENCE_MS: f64 = 500.0;
 
 pub(super) struct Proxy {
     scene: Scene,
@@ -85,8 +87,6 @@ pub(super) struct Proxy {
     /// When each was answered in time that counts, and after how long, in milliseconds.
     pub(super) good: Vec<(f64, f64)>,
     pub(super) refused: usize,
-    /// The limits in force at each tenth of a second.
-    pub(super) limits: Vec<usize>,
 }
 
 impl Proxy {
@@ -97,6 +97,7 @@ impl Proxy {
             patience: Duration::from_secs_f64(PATIENCE_MS / 1e3),
             servers: limit.in_force(),
             refusal_budget: 1.0,
+            // How long requests take includes how long they wait in the upstream, of which nothing follows.
             longest: Duration::ZERO,
         };
         let mut proxy = Self {
@@ -114,7 +115,6 @@ impl Proxy {
             offered: 0,
             good: Vec::new(),
             refused: 0,
-            limits: Vec::new(),
         };
         match scene.clients {
             Clients::Open(_) => proxy.events.add(0.0, Event::Draw),
@@ -141,9 +141,6 @@ impl Proxy {
         let (event, done) = (self.events.next(), self.upstream.next());
         let next = event.into_iter().chain(done).fold(f64::INFINITY, f64::min).max(self.now);
         self.upstream.pass(next);
-        while self.limits.len() as f64 * 100.0 < next {
-            self.limits.push(self.limit.in_force());
-        }
         self.now = next;
         self.upstream.set_slowness(self.scene.slow.at(next / 1e3));
         if done.is_some_and(|at| at <= next) {
