@@ -76,6 +76,10 @@ pub struct HttpConfig {
     pub limit: Option<usize>,
     /// How long an upstream may take from the end of a request to the head of its reply, 1 ms to 365 days.
     pub upstream_timeout: Duration,
+    /// Bodies of up to so many bytes are gathered in memory before their request takes a place at an
+    /// upstream, out of 64 MiB for all, so that no slow client holds one; larger ones, those in chunks over
+    /// 16 KiB, and what there is no room for, pass through.
+    pub buffer_body: u64,
     /// Whether fields whose names have an underscore are passed on. Many services take them for others
     /// (CGI and WSGI make `_` of `-`), so that they are dropped otherwise.
     pub keep_underscores: bool,
@@ -94,6 +98,7 @@ impl Default for HttpConfig {
         Self {
             limit: None,
             upstream_timeout: Duration::from_secs(60),
+            buffer_body: 1024 * 1024,
             keep_underscores: false,
             check_path: None,
             access_log: None,

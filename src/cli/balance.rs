@@ -38,6 +38,10 @@ pub(super) struct Args {
     /// Over HTTP: how long an upstream may take to begin its reply
     #[arg(long, value_name = "D", default_value = "60s", value_parser = humantime::parse_duration)]
     upstream_timeout: Duration,
+    /// Over HTTP: bodies of up to so many bytes are gathered before a place is taken for them, out of 64 MiB
+    /// for all; others pass through
+    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
+    buffer_body: u64,
     /// Over HTTP: pass on fields whose names have an underscore, which many services take for others
     #[arg(long)]
     keep_underscores: bool,
@@ -92,6 +96,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let http = HttpConfig {
         limit: args.limit,
         upstream_timeout: args.upstream_timeout,
+        buffer_body: args.buffer_body,
         keep_underscores: args.keep_underscores,
         check_path: args.check_path,
         access_log: args.access_log,

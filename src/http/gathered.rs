@@ -11,7 +11,7 @@ const MOST: usize = 64 * 1024 * 1024;
 
 /// A body that is kept in memory while its connection is parked, out of what all may have together.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(crate) struct Gathered {
     bytes: Vec<u8>,
     /// How much of it was read.
     read: usize,
@@ -22,12 +22,12 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Whether a body of this length may be gathered at all.
-    pub(super) fn may_hold(length: u64) -> bool {
+    pub(crate) fn may_hold(length: u64) -> bool {
         length <= MOST as u64
     }
 
     /// With room for a body of this length, where it is known; none where there is no room.
-    pub(super) fn new(in_all: &Arc<AtomicUsize>, length: Option<u64>) -> Option<Self> {
+    pub(crate) fn new(in_all: &Arc<AtomicUsize>, length: Option<u64>) -> Option<Self> {
         let mut new = Self { bytes: Vec::new(), read: 0, reserved: 0, in_all: Arc::clone(in_all) };
         let length = usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX);
         new.reserve(length).then_some(new)
@@ -50,6 +50,11 @@ impl Gathered {
         buffer[..amount].copy_from_slice(&left[..amount]);
         self.read += amount;
         amount
+    }
+
+    /// Appends what was kept to another buffer, for whose sake this is kept from now on.
+    pub(crate) fn move_to(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.bytes);
     }
 
     fn reserve(&mut self, length: usize) -> bool {

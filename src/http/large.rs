@@ -60,7 +60,7 @@ impl Way {
 
 /// A body that is being gathered in memory.
 #[derive(Debug)]
-pub(super) struct PartialBody {
+pub(crate) struct PartialBody {
     /// The head as it came.
     text: Vec<u8>,
     receipt: Receipt,
@@ -68,7 +68,7 @@ pub(super) struct PartialBody {
 }
 
 /// What came of gathering it.
-pub(super) enum Stand {
+pub(crate) enum Stand {
     Whole(Taken),
     /// More has to come, or others have their turn.
     Part(PartialBody, Next),
@@ -80,17 +80,17 @@ pub(super) enum Stand {
 
 impl PartialBody {
     /// `text` is the head as it came.
-    pub(super) fn new(text: Vec<u8>, receipt: Receipt, gathered: Gathered) -> Self {
+    pub(crate) fn new(text: Vec<u8>, receipt: Receipt, gathered: Gathered) -> Self {
         Self { text, receipt, gathered: Some(gathered) }
     }
 
     /// Whether its answer has no content.
-    pub(super) fn asks_for_head(&self) -> bool {
+    pub(crate) fn asks_for_head(&self) -> bool {
         head::asks_for_head(&self.text)
     }
 
     /// Gathers what has come, and says when to go on.
-    pub(super) fn gather(self, connection: &mut Connection<'_>, limits: BodyLimits) -> io::Result<Stand> {
+    pub(crate) fn gather(self, connection: &mut Connection<'_>, limits: BodyLimits) -> io::Result<Stand> {
         let Self { text, receipt, gathered } = self;
         let mut incoming = Incoming::new(connection.reborrow(), receipt, limits, gathered, None);
         let gathering = incoming.gather();

@@ -14,14 +14,14 @@ const MIN_BYTES_PER_S: u64 = 16 * 1024;
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BodyLimits {
-    pub(super) bytes: u64,
-    pub(super) time: Duration,
+pub(crate) struct BodyLimits {
+    pub(crate) bytes: u64,
+    pub(crate) time: Duration,
 }
 
 /// How far a body has come.
 #[derive(Debug)]
-pub(super) struct Receipt {
+pub(crate) struct Receipt {
     rest: Rest,
     /// Bytes of data, and of the framing of chunks.
     received: u64,
@@ -36,7 +36,7 @@ enum Rest {
 }
 
 impl Receipt {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         let rest = match framing {
             Framing::Empty => Rest::Length(0),
             Framing::Length(length) => Rest::Length(length),

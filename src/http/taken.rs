@@ -10,15 +10,15 @@ use super::{
 use crate::session::{connection::Connection, holds::Hold};
 
 /// The head of a request, and how far its body has come.
-pub(super) struct Taken {
-    pub(super) head: Head,
+pub(crate) struct Taken {
+    pub(crate) head: Head,
     /// The head as it came.
-    pub(super) text: Vec<u8>,
-    pub(super) receipt: Receipt,
+    pub(crate) text: Vec<u8>,
+    pub(crate) receipt: Receipt,
     /// The body, where it was gathered in memory.
-    pub(super) gathered: Option<Gathered>,
+    pub(crate) gathered: Option<Gathered>,
     /// Leave to wait for the rest of the body.
-    pub(super) hold: Option<Hold>,
+    pub(crate) hold: Option<Hold>,
 }
 
 impl Taken {

@@ -88,6 +88,11 @@ impl Passage {
         self.is_complete()
     }
 
+    /// Whether what is left is known, and little.
+    pub(super) fn is_short(&self) -> bool {
+        matches!(self.source, Source::Length(left) if left < BULK)
+    }
+
     /// Whether all of it has come and gone out.
     pub(super) fn is_complete(&self) -> bool {
         match &self.source {

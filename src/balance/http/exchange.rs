@@ -15,7 +15,8 @@ use crate::{
         tried::Tried,
         upstreams::{Lease, Upstreams, Waiter},
     },
-    http::codec::head::Head,
+    http::{codec::head::Head, gathered::Gathered},
+    net::wire::Wire,
 };
 
 /// What a client asks for, as far as it decides on what follows.
@@ -57,7 +58,7 @@ pub(super) struct Exchange {
     /// When the request came.
     pub(super) came: Instant,
     /// The request as an upstream gets it: its head, and its body where that was gathered.
-    pub(super) request: Vec<u8>,
+    pub(super) request: Request,
     /// The rest of its body, which passes through as it comes.
     pub(super) upload: Option<Upload>,
     pub(super) tried: Tried,
@@ -68,6 +69,52 @@ pub(super) struct Exchange {
     /// What the access log says of it, where there is one.
     pub(super) record: Option<Record>,
     pub(super) step: Step,
+}
+
+/// What an upstream is sent at first.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    bytes: Vec<u8>,
+    /// How much of it was given to the connection.
+    sent: usize,
+    /// What its body takes of the memory that all may have.
+    _reserved: Option<Gathered>,
+}
+
+impl Request {
+    pub(super) fn new(bytes: Vec<u8>, reserved: Option<Gathered>) -> Self {
+        Self { bytes, sent: 0, _reserved: reserved }
+    }
+
+    /// Begins to send it from its beginning.
+    pub(super) fn send_to(&mut self, wire: &mut Wire) {
+        self.sent = 0;
+        self.go_on(wire);
+    }
+
+    /// Sends as much as the upstream takes. Where it takes nothing any more, reading says so: there may be
+    /// a reply.
+    pub(super) fn go_on(&mut self, wire: &mut Wire) {
+        while self.sent < self.bytes.len() && wire.is_flushed() {
+            let rest = &self.bytes[self.sent..];
+            let Ok(sent) = wire.send(rest) else {
+                self.sent = self.bytes.len();
+                return;
+            };
+            self.sent += sent + wire.keep(&rest[sent..]);
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    /// Forgets it, as it is not going to be sent again.
+    pub(super) fn forget(&mut self) {
+        if self.is_sent() {
+            *self = Self::default();
+        }
+    }
 }
 
 /// A body that passes through.
@@ -139,6 +186,12 @@ impl Serving {
         Self { lease, is_reused, sent, partial: Vec::new(), informational: 0, reply: None }
     }
 
+    /// Whether it is worth reading to its end for nobody: then its place is kept until the upstream is done,
+    /// which works on, whether its reply is read or not. One that is being sent has been worked on.
+    pub(super) fn is_soon_over(&self) -> bool {
+        self.reply.as_ref().is_none_or(|reply| reply.passage.is_short())
+    }
+
     /// Whether nothing of a reply has come.
     pub(super) fn is_unanswered(&self) -> bool {
         self.reply.is_none() && self.partial.is_empty() && self.informational == 0
@@ -173,11 +226,15 @@ impl Exchange {
         }
     }
 
-    /// Whether all of the request has come and is on its way.
-    pub(super) fn is_whole(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| {
-            upload.passage.is_complete() && upload.bulk.as_ref().is_none_or(Bulk::is_empty)
-        })
+    /// Whether all of the request has come.
+    pub(super) fn has_come(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.passage.is_complete())
+    }
+
+    /// Whether all of it was given to the upstream's connection.
+    pub(super) fn is_passed_on(&self) -> bool {
+        let bulk = self.upload.as_ref().and_then(|upload| upload.bulk.as_ref());
+        self.has_come() && self.request.is_sent() && bulk.is_none_or(Bulk::is_empty)
     }
 }
 

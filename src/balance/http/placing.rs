@@ -188,12 +188,15 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         connection.part();
         serving.lease.says_nothing();
-        let may = serving.is_reused
-            && exchange.asked.is_idempotent()
+        let may = exchange.asked.is_idempotent()
             && exchange.upload.is_none()
             && !(exchange.is_retry || exchange.is_abandoned);
         if may && self.retries.take(Instant::now()) {
             exchange.is_retry = true;
+            if !serving.is_reused {
+                // It was not idleness that ended it.
+                exchange.tried.add(serving.lease.index, Instant::now());
+            }
             exchange.note(|entry, _| entry.retries += 1);
             drop(serving);
             return self.place(connection, client, exchange);
@@ -204,7 +207,7 @@ impl Proxy {
         }
         // It may be closed just because it was idle: a client that knows that of its own connection tries
         // again, if that does no harm.
-        if serving.is_reused && !exchange.asked.is_first && exchange.is_whole() {
+        if serving.is_reused && !exchange.asked.is_first && exchange.has_come() {
             exchange.note(|entry, _| entry.end = Why::Upstream);
             return Ok(Some(Next::Close));
         }
@@ -232,7 +235,7 @@ impl Proxy {
             }
             Step::Serving(mut serving) => {
                 let takes = connection.sides().is_none_or(|(_, other, _)| other.wire.is_flushed());
-                let is_clients_fault = takes && !exchange.is_whole();
+                let is_clients_fault = takes && !exchange.has_come();
                 if is_clients_fault {
                     serving.lease.says_nothing();
                 } else {

@@ -6,15 +6,15 @@ use std::{
     io::{self, Write},
     mem,
     net::IpAddr,
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Method, StatusCode};
 
 use super::{
     access::{AccessLog, Record, Why},
-    exchange::{Asked, Exchange, Step},
+    exchange::{self, Asked, Exchange, Step, Upload},
     refusal,
     request::{self, Forwarded},
     retries::Retries,
@@ -31,9 +31,15 @@ use crate::{
     },
     http::{
         arrival::{self, Arrival},
-        codec::head::{Head, asks_for_head, empty_lines},
+        codec::{
+            framing::Framing,
+            head::{Head, asks_for_head, empty_lines},
+        },
+        gathered::Gathered,
+        large::{PartialBody, Stand},
         progress::Progress,
-        taken::take_head,
+        receipt::{BodyLimits, Receipt},
+        taken::{Taken, take_head},
     },
     session::{
         connection::Connection,
@@ -47,6 +53,8 @@ pub(in crate::balance) struct Proxy {
     pub(super) http: HttpConfig,
     pub(super) spares: Arc<Spares>,
     pub(super) retries: Retries,
+    /// Bytes of bodies that are being gathered, of all connections.
+    gathered: Arc<AtomicUsize>,
     log: Option<Arc<AccessLog>>,
     busy_reply: Vec<u8>,
     pub(super) pipes: Pipes,
@@ -64,7 +72,7 @@ impl Proxy {
         let busy_reply =
             if config.busy_reply.is_empty() { refusal::at_the_door() } else { config.busy_reply.clone() };
         let retries = Retries::new(Instant::now());
-        Self { upstreams, config, http, spares, retries, log, busy_reply, pipes }
+        Self { upstreams, config, http, spares, retries, gathered: Arc::default(), log, busy_reply, pipes }
     }
 }
 
@@ -82,6 +90,8 @@ pub(in crate::balance) struct Client {
 pub(super) enum Stage {
     /// A request is gathered in the input.
     Gathering(Progress),
+    /// Its body is gathered in memory.
+    Buffering(Box<PartialBody>),
     Exchange(Box<Exchange>),
     Tunnel(Box<Tunnel>),
 }
@@ -106,6 +116,7 @@ impl Handler for Proxy {
         loop {
             let next = match mem::take(&mut client.stage) {
                 Stage::Gathering(progress) => self.gather(connection, client, progress)?,
+                Stage::Buffering(body) => self.buffer(connection, client, *body)?,
                 Stage::Exchange(exchange) => self.go_on(connection, client, exchange)?,
                 Stage::Tunnel(tunnel) => Some(tunnel.go_on(connection, client, &self.pipes)?),
             };
@@ -118,6 +129,10 @@ impl Handler for Proxy {
     fn expired(&self, connection: &mut Connection<'_>, client: &mut Client) -> io::Result<Next> {
         match mem::take(&mut client.stage) {
             Stage::Gathering(_) => self.gathered_too_slowly(connection, client),
+            Stage::Buffering(_) => {
+                connection.part();
+                self.refuse_malformed(connection, client, StatusCode::REQUEST_TIMEOUT)
+            }
             Stage::Exchange(exchange) => match self.took_too_long(connection, client, exchange)? {
                 Some(next) => Ok(next),
                 None => self.ready(connection, client),
@@ -147,20 +162,23 @@ impl Proxy {
             Ok(Arrival::Whole(head) | Arrival::Head(head)) if !head.strict => {
                 self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
             }
-            Ok(Arrival::Whole(head)) => self.begin(connection, client, head, Body::Whole),
+            Ok(Arrival::Whole(head)) => self.begin(connection, client, &head, Body::Whole),
             // It can never be whole.
             Ok(Arrival::Head(_)) if connection.ended() => {
                 self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
             }
-            Ok(Arrival::Head(head)) if !progress.was_told() && may_gather(&head) => {
+            Ok(Arrival::Head(head)) if !progress.was_told() && self.may_gather(&head) => {
                 connection.write_all(CONTINUE)?;
                 progress.tell();
                 // It may be there already.
                 self.gather(connection, client, progress)
             }
             Ok(Arrival::Head(head)) => {
-                let body = Body::Part { was_told: progress.was_told() };
-                self.begin(connection, client, head, body)
+                let was_told = progress.was_told();
+                if (was_told || !head.expects_continue) && self.may_buffer(connection, client, &head) {
+                    return Ok(None);
+                }
+                self.begin(connection, client, &head, Body::Part { was_told })
             }
             Err(status) => self.refuse_malformed(connection, client, status).map(Some),
         }
@@ -175,44 +193,107 @@ impl Proxy {
         self.refuse_malformed(connection, client, StatusCode::REQUEST_TIMEOUT)
     }
 
+    /// Whether the body of a client that asks first is going to be gathered, so that it takes no place
+    /// meanwhile.
+    fn may_gather(&self, head: &Head) -> bool {
+        let room = Connection::INPUT_LIMIT.saturating_sub(head.length) as u64;
+        let most = room.max(self.http.buffer_body);
+        head.expects_continue && head.framing.length().is_none_or(|length| length <= most)
+    }
+
     /// Begins with a request, of whose body all has come, or a part.
     fn begin(
         &self,
         connection: &mut Connection<'_>,
         client: &mut Client,
-        head: Head,
+        head: &Head,
         body: Body,
     ) -> io::Result<Option<Next>> {
+        let text = take_head(connection, head);
+        let pass_expect = body == Body::Part { was_told: false };
+        let forwarded = Forwarded { pass_expect, ..self.forwarded(client, head.framing) };
         let is_whole = body == Body::Whole;
-        let now = Instant::now();
-        let text = take_head(connection, &head);
-        let forwarded = Forwarded {
+        let (request, upload) = upload::begin(connection, &text, head, is_whole, &forwarded, Instant::now())?;
+        self.start(client, head, &text, request, upload);
+        Ok(None)
+    }
+
+    /// Gathers a body in memory that is not too large for it, before a place is taken. Whether there is room
+    /// for it.
+    fn may_buffer(&self, connection: &mut Connection<'_>, client: &mut Client, head: &Head) -> bool {
+        let length = head.framing.length().filter(|&length| length <= self.http.buffer_body);
+        let Some(room) = length.and_then(|length| Gathered::new(&self.gathered, Some(length))) else {
+            return false;
+        };
+        let text = take_head(connection, head);
+        client.stage = Stage::Buffering(Box::new(PartialBody::new(text, Receipt::new(head.framing), room)));
+        true
+    }
+
+    fn buffer(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        body: PartialBody,
+    ) -> io::Result<Option<Next>> {
+        // Its client has to keep up the minimum rate.
+        let limits = BodyLimits { bytes: self.http.buffer_body, time: BUFFERED_WITHIN };
+        match body.gather(connection, limits)? {
+            Stand::Whole(Taken { head, text, gathered: Some(body), .. }) => {
+                let forwarded = self.forwarded(client, head.framing);
+                let request = upload::gathered_before(&text, &head, body, &forwarded);
+                self.start(client, &head, &text, request, None);
+                Ok(None)
+            }
+            Stand::Part(body, next) => {
+                client.stage = Stage::Buffering(Box::new(body));
+                Ok(Some(next))
+            }
+            Stand::Failed(status) => self.refuse_malformed(connection, client, status).map(Some),
+            // There was room for all of it.
+            Stand::Whole(_) | Stand::Busy => {
+                self.refuse_malformed(connection, client, StatusCode::SERVICE_UNAVAILABLE).map(Some)
+            }
+        }
+    }
+
+    fn forwarded(&self, client: &Client, framing: Framing) -> Forwarded<'_> {
+        Forwarded {
             client: client.ip,
             proto: "http",
             trusted: false,
             arrived_us: epoch_us(),
             keep_underscores: self.http.keep_underscores,
-            pass_expect: body == Body::Part { was_told: false },
+            pass_expect: false,
             pass_upgrade: true,
-            framing: head.framing,
+            framing,
             host: &self.config.upstreams[0].name,
-        };
-        let (request, body) = upload::begin(connection, &text, &head, is_whole, &forwarded, now)?;
-        let asked = Asked::new(&head, request::asks_for_upgrade(&text, &head), !client.has_asked);
+        }
+    }
+
+    /// Has the request served from now on.
+    fn start(
+        &self,
+        client: &mut Client,
+        head: &Head,
+        text: &[u8],
+        request: exchange::Request,
+        upload: Option<Upload>,
+    ) {
+        let asked = Asked::new(head, request::asks_for_upgrade(text, head), !client.has_asked);
         client.has_asked = true;
         self.retries.request();
         client.stage = Stage::Exchange(Box::new(Exchange {
             asked,
-            came: now,
+            came: Instant::now(),
             request,
-            upload: body,
+            upload,
             tried: Tried::default(),
             is_retry: false,
             is_abandoned: false,
-            record: self.log.as_ref().map(|log| Record::new(log, client.ip, &head)),
+            record: self.log.as_ref().map(|log| Record::new(log, client.ip, head)),
             step: Step::Placing,
         }));
-        Ok(None)
     }
 
     /// Goes on with an exchange at whatever step it is.
@@ -245,8 +326,8 @@ impl Proxy {
         if exchange.is_abandoned {
             return Ok(Some(Next::Close));
         }
-        let keep = exchange.asked.persistent && exchange.is_whole() && !connection.draining();
-        if !exchange.is_whole() {
+        let keep = exchange.asked.persistent && exchange.has_come() && !connection.draining();
+        if !exchange.has_come() {
             connection.expect_more();
         }
         refusal::refuse(connection, &exchange.asked, status, keep)?;
@@ -292,14 +373,11 @@ enum Body {
     },
 }
 
+/// However large a body may be that is gathered, and however slow its client.
+const BUFFERED_WITHIN: Duration = Duration::from_secs(3600);
+
 /// What tells a client that asked first to send its body (RFC 9110, section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// Whether the body of a client that asks first is worth gathering, so that it takes no place meanwhile.
-fn may_gather(head: &Head) -> bool {
-    let room = Connection::INPUT_LIMIT.saturating_sub(head.length) as u64;
-    head.expects_continue && head.framing.length().is_none_or(|length| length <= room)
-}
 
 fn epoch_us() -> u64 {
     let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -70,13 +70,11 @@ impl Proxy {
         });
         if let Some((_, other, _)) = connection.sides() {
             other.wire.look_again();
-            // Where it fails, the reading says so: there may be a reply.
-            let sent = other.wire.send(&exchange.request).unwrap_or(exchange.request.len());
-            other.wire.keep(&exchange.request[sent..]);
+            exchange.request.send_to(&mut other.wire);
         }
         if exchange.upload.is_some() {
             // Nothing that streams is sent again.
-            exchange.request = Vec::new();
+            exchange.request.forget();
         }
         exchange.step = Step::Serving(serving);
         client.stage = Stage::Exchange(exchange);
@@ -94,7 +92,7 @@ impl Proxy {
         if !exchange.is_abandoned && (connection.client().is_gone() || connection.client().flush().is_err()) {
             exchange.is_abandoned = true;
         }
-        if exchange.is_abandoned && !exchange.is_whole() {
+        if exchange.is_abandoned && !(exchange.has_come() && serving.is_soon_over()) {
             serving.lease.says_nothing();
             return Ok(Some(Next::Close));
         }
@@ -169,7 +167,7 @@ impl Proxy {
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
-            && exchange.is_whole()
+            && exchange.is_passed_on()
             && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
             self.spares.put(serving.lease.index, other, reply.closes_after, now);
@@ -182,7 +180,7 @@ impl Proxy {
         let counters = &connection.context().counters;
         counters.answered.count();
         counters.count_answer(reply.status.as_u16());
-        if !exchange.is_whole() {
+        if !exchange.has_come() {
             connection.expect_more();
         }
         self.next(connection, client, reply.keeps_client)
@@ -419,7 +417,7 @@ fn take_head(
         return None;
     }
     let goes = reply::framing(&head, asked.http_11);
-    let keeps_client = asked.persistent && exchange.is_whole() && !connection.draining() && goes.is_some();
+    let keeps_client = asked.persistent && exchange.has_come() && !connection.draining() && goes.is_some();
     reply::write(out, text, &head, towards(asked, keeps_client));
     serving.reply = Some(Reply {
         status: head.status,

@@ -8,12 +8,15 @@ use std::{
 
 use super::{
     body::Passage,
-    exchange::{Exchange, Upload},
+    exchange::{Exchange, Request, Upload},
     request::{self, Forwarded},
 };
 use crate::{
     balance::flow::{Bulk, Pipes},
-    http::codec::{chunked::Decoder, framing::Framing, head::Head},
+    http::{
+        codec::{chunked::Decoder, framing::Framing, head::Head},
+        gathered::Gathered,
+    },
     session::connection::Connection,
 };
 
@@ -21,6 +24,19 @@ use crate::{
 const MIN_BYTES_PER_S: u64 = 16 * 1024;
 /// What is passed on before others get their turn.
 const MOVES: usize = 16;
+
+/// The request as an upstream gets it, of which the body was gathered in memory.
+pub(super) fn gathered_before(
+    text: &[u8],
+    head: &Head,
+    mut body: Gathered,
+    forwarded: &Forwarded<'_>,
+) -> Request {
+    let mut out = Vec::with_capacity(text.len() + 256);
+    request::write(&mut out, text, head, forwarded);
+    body.move_to(&mut out);
+    Request::new(out, Some(body))
+}
 
 /// The request as an upstream gets it, and the rest of its body where not all has come.
 pub(super) fn begin(
@@ -30,12 +46,15 @@ pub(super) fn begin(
     is_whole: bool,
     forwarded: &Forwarded<'_>,
     now: Instant,
-) -> io::Result<(Vec<u8>, Option<Upload>)> {
+) -> io::Result<(Request, Option<Upload>)> {
     let mut out = Vec::with_capacity(text.len() + 256);
     if !is_whole {
         request::write(&mut out, text, head, forwarded);
         let passage = Passage::new(Some(head.framing), Some(head.framing));
-        return Ok((out, Some(Upload { passage, began: now, bytes: 0, is_stalled: false, bulk: None })));
+        return Ok((
+            Request::new(out, None),
+            Some(Upload { passage, began: now, bytes: 0, is_stalled: false, bulk: None }),
+        ));
     }
     let body = gathered(connection, head.framing)?;
     let framing = match head.framing {
@@ -44,7 +63,7 @@ pub(super) fn begin(
     };
     request::write(&mut out, text, head, &Forwarded { framing, ..*forwarded });
     out.extend_from_slice(&body);
-    Ok((out, None))
+    Ok((Request::new(out, None), None))
 }
 
 /// Takes a body off the input that has come as a whole.
@@ -96,6 +115,11 @@ pub(super) fn pass_on(
     pipes: &Pipes,
     out: &mut Vec<u8>,
 ) -> io::Result<Passed> {
+    if let Some((_, other, _)) = connection.sides()
+        && other.wire.flush().is_ok()
+    {
+        exchange.request.go_on(&mut other.wire);
+    }
     let Some(upload) = &mut exchange.upload else { return Ok(Passed::Part) };
     for _ in 0..MOVES {
         match upload.make_room(connection) {
