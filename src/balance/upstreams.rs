@@ -210,7 +210,9 @@ impl Upstreams {
         let all = all.map(|(config, addrs)| Upstream::new(config, addrs)).collect();
         let places = Places::new(config);
         // Who waits here costs nothing more, so that there is no need to leave anybody waiting.
-        let terms = Terms { patience, servers: places.count(), refusal_budget: 1.0, longest: LONGEST };
+        // A request's own time is not its wait in the upstream, which would make the line longer.
+        let longest = if config.http.is_some() { Duration::ZERO } else { LONGEST };
+        let terms = Terms { patience, servers: places.count(), refusal_budget: 1.0, longest };
         let shared = Shared { places, line: Line::new(), refusals: Refusals::default(), lack_reported: None };
         Ok(Arc::new(Self {
             all,

@@ -95,7 +95,8 @@ impl Progress {
 
     /// Says that the client that asks first was told to send its body.
     pub(crate) fn tell(&mut self) {
-        self.told = true;
+        // What has come is to be looked at once more, now that more is awaited.
+        (self.told, self.seen) = (true, 0);
     }
 
     /// Whether it was.

@@ -5,7 +5,7 @@ use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 use rustix::{
     event::epoll::EventFlags,
     io::Errno,
-    net::{self, SendFlags, sockopt},
+    net::{self, RecvFlags, SendFlags, sockopt},
     pipe::{SpliceFlags, splice},
 };
 
@@ -278,6 +278,12 @@ impl Wire {
     /// Whether the other side has reset the connection, of which an event has told.
     pub(crate) fn is_gone(&self) -> bool {
         self.hung_up && TcpInfo::of(&self.socket).is_some_and(|info| info.gone)
+    }
+
+    /// Whether nothing is there to be read, neither input nor an end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        net::recv(&self.socket, &mut [0u8; 1], flags) == Err(Errno::AGAIN)
     }
 
     /// Whether closing now would turn into a reset, which takes the reply with it.

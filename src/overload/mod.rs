@@ -25,18 +25,15 @@
 
 mod budget;
 mod gate;
-#[allow(dead_code)]
 mod limit;
 mod line;
 mod pace;
 #[cfg(test)]
 mod simulation;
 mod watch;
-#[allow(dead_code)]
 mod window;
 
-#[allow(unused_imports)]
-pub(crate) use self::limit::{Found, Limit};
+pub(crate) use self::limit::Limit;
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
     watch::{Change, Watch},

@@ -192,6 +192,11 @@ impl<'a> Connection<'a> {
         *self.sides.farewell = farewell;
     }
 
+    /// Says that something was written to the client's side other than through this.
+    pub(crate) fn note_written(&mut self) {
+        self.sides.call.wrote = true;
+    }
+
     /// The client's side.
     pub(crate) fn client(&mut self) -> &mut Wire {
         self.sides.wire

@@ -13,5 +13,8 @@ mod models;
 mod overload;
 mod parked;
 mod proxy;
+mod proxy_faults;
+mod smuggling;
 mod support;
 mod unhappy;
+mod upstream;

@@ -86,15 +86,17 @@ impl Proxy {
         while !exchange.is_retry
             && let Some(spare) = self.spares.take(lease.index, most, now)
         {
-            match connection.borrow(spare) {
-                Borrowed::Untouched => {
-                    lease.reused();
-                    return self.send(connection, client, exchange, Serving::new(lease, true, now));
-                }
-                // It was closed.
-                Borrowed::Touched => connection.part(),
+            let is_usable = match connection.borrow(spare) {
+                Borrowed::Untouched => true,
+                // It was closed, or this is an event of what was read before.
+                Borrowed::Touched => connection.sides().is_some_and(|(_, other, _)| other.wire.is_quiet()),
                 Borrowed::Nowhere => break,
+            };
+            if is_usable {
+                lease.reused();
+                return self.send(connection, client, exchange, Serving::new(lease, true, now));
             }
+            connection.part();
         }
         self.connect(connection, client, exchange, lease, 0)
     }

@@ -139,6 +139,7 @@ impl Proxy {
             (Some(upload), _) if !upload.passage.is_complete() && other.wire.is_flushed() => {
                 upload.deadline(io_timeout, Instant::now())
             }
+            (Some(upload), _) if !upload.passage.is_complete() => Instant::now() + io_timeout,
             (_, Some(_)) => Instant::now() + io_timeout,
             (Some(_), None) => Instant::now() + self.http.upstream_timeout,
             (None, None) => serving.sent + self.http.upstream_timeout,
@@ -164,6 +165,7 @@ impl Proxy {
             (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
             entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
+        connection.note_written();
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
