@@ -280,10 +280,15 @@ impl Wire {
         self.hung_up && TcpInfo::of(&self.socket).is_some_and(|info| info.gone)
     }
 
-    /// Whether nothing is there to be read, neither input nor an end.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// Whether nothing is there to be read, neither input nor an end, whatever events have said: one that is
+    /// late may be about what was read before, or about another socket.
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        net::recv(&self.socket, &mut [0u8; 1], flags) == Err(Errno::AGAIN)
+        let is_quiet = net::recv(&self.socket, &mut [0u8; 1], flags) == Err(Errno::AGAIN);
+        if is_quiet {
+            (self.incoming, self.hung_up) = (Incoming::Open { drained: true }, false);
+        }
+        is_quiet
     }
 
     /// Whether closing now would turn into a reset, which takes the reply with it.

@@ -562,12 +562,19 @@ fn one_who_cannot_be_placed_holds_up_nobody() {
 #[test]
 fn who_waits_costs_no_descriptor() {
     let upstream = named("only");
-    let args = ["balance", "--max-connections-per-upstream", "1", "--patience", "30s"];
+    let args =
+        ["balance", "--max-connections-per-upstream", "1", "--patience", "30s", "--check-interval", "1h"];
     let served = start_command(&[&args[..], &[&upstream.local_addr().to_string()]].concat());
     let descriptors =
         || std::fs::read_dir(format!("/proc/{}/fd", served.pid())).expect("it is there").count();
     let first = connect(served.addr);
     assert_eq!(ask(&first, "who"), "only");
+    // A check may be under way, which has two for a moment.
+    await_that("nothing is checked", || {
+        let before = descriptors();
+        thread::sleep(SOON);
+        descriptors() == before
+    });
     let before = descriptors();
     let waiting: Vec<_> = (0..20).map(|_| connect(served.addr)).collect();
     await_that("all are in", || descriptors() >= before + waiting.len());

@@ -256,7 +256,9 @@ fn who_waits_is_served_when_a_place_is_free() {
     });
     let proxy = proxy_with(&[&upstream], HttpConfig { limit: Some(2), ..HttpConfig::default() });
     let clients: Vec<_> = (0..10).map(|_| client(&proxy)).collect();
-    clients.iter().for_each(|client| send(client, GET));
+    clients[..2].iter().for_each(|client| send(client, GET));
+    (0..2).for_each(|_| drop(upstream.next_head()));
+    clients[2..].iter().for_each(|client| send(client, GET));
     await_that("eight wait", || proxy.snapshot().waiting == 8);
     // Two of them go, of whom one has said no more than that it sends nothing more.
     let _ = rustix::net::connect_unspec(&clients[8]);

@@ -951,6 +951,8 @@ count = 0
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    # In one piece, so that nothing waits for an acknowledgement.
+    wbufsize = 1 << 16
 
     def __getattr__(self, name):
         if name.startswith('do_'):

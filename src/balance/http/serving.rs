@@ -271,7 +271,7 @@ fn receive(
         // A reset is no end.
         let failed = other.wire.fill(piece).is_err();
         let drained = other.wire.drained();
-        let came = Came { ended: failed || other.wire.ended(), failed, is_all: drained };
+        let came = Came { ended: failed || other.wire.ended(), failed };
         out.clear();
         let received = take_in(connection, exchange, serving, piece, out, came);
         if !(out.is_empty() || exchange.is_abandoned) && connection.write_all(out).is_err() {
@@ -279,7 +279,13 @@ fn receive(
         }
         if let Some(received) = received {
             serving.partial = piece.save();
-            return Ok(received);
+            return Ok(match (received, connection.sides()) {
+                // What lies behind it was asked for by nobody.
+                (Received::Whole { is_clean: true }, Some((_, other, _))) if !drained => {
+                    Received::Whole { is_clean: other.wire.is_quiet() }
+                }
+                (received, _) => received,
+            });
         }
         if drained {
             break;
@@ -340,8 +346,6 @@ struct Came {
     ended: bool,
     /// The end was none in peace.
     failed: bool,
-    /// Nothing more is there now.
-    is_all: bool,
 }
 
 /// Takes in what was read, and writes what follows from it. None where more has to come.
@@ -382,8 +386,7 @@ fn take_in(
         return Some(Received::CutOff);
     }
     let is_whole = reply.passage.is_complete();
-    // What lies behind it was asked for by nobody.
-    is_whole.then(|| Received::Whole { is_clean: piece.unread().is_empty() && came.is_all && !came.ended })
+    is_whole.then(|| Received::Whole { is_clean: piece.unread().is_empty() && !came.ended })
 }
 
 /// Takes in the head of a reply; what it means where nothing more is to be taken in.
