@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every figure that the documents quote, on this machine and now, into benches/results/.
-# It needs two CPUs, half an hour, and for the servers to compare with: go, nginx, haproxy and gunicorn.
+# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx, haproxy and gunicorn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for program in go nginx haproxy gunicorn; do
@@ -13,7 +13,7 @@ cargo build --locked --release --bins --example tokio
 overfall=$target/release/overfall
 tokio="$target/release/examples/tokio {app} {work} {addr}"
 go="$target/go-server {app} {work} {addr}"
-bench() { "$overfall" bench --duration 1s "$@"; }
+bench() { "$overfall" bench --rounds 3 --duration 1s "$@"; }
 note() { # FILE: what was measured goes there, without the paths of this machine
     sed -e "s#$target/##g" -e "s#$PWD/##g" > "$results/$1"
 }
