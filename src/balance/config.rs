@@ -74,7 +74,7 @@ pub struct HttpConfig {
     /// what the upstream answers. Others wait in line, for as long as the server's
     /// [`patience`](crate::Builder::patience) says.
     pub limit: Option<usize>,
-    /// How long an upstream may take from the end of a request to the head of its reply, 1 ms to 365 days.
+    /// How long an upstream may take from getting a request to the head of its reply, 1 ms to 365 days.
     pub upstream_timeout: Duration,
     /// Bodies of up to so many bytes are gathered in memory before their request takes a place at an
     /// upstream, out of 64 MiB for all, so that no slow client holds one; larger ones, those in chunks over

@@ -1,4 +1,4 @@
-//! A TCP balancer: spreads connections over upstreams, and protects those from having more than
+//! A balancer for TCP and HTTP: spreads connections over upstreams, and protects those from having more than
 //! they can bear.
 //!
 //! ```no_run

@@ -79,6 +79,8 @@ pub(super) struct Lease {
     connecting: bool,
     /// What it says of how long requests take.
     says: Says,
+    /// The place was given back already.
+    is_free: bool,
 }
 
 /// What a lease says of how long requests take.
@@ -171,6 +173,17 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.free();
+    }
+}
+
+impl Lease {
+    /// Gives the place back, although what it was taken for goes on: it keeps no worker busy, or so it must
+    /// be taken, for nobody else could be served.
+    pub(super) fn free(&mut self) {
+        if std::mem::replace(&mut self.is_free, true) {
+            return;
+        }
         let now = Instant::now();
         let gate = &self.upstreams.gate;
         let mut shared = self.upstreams.shared.lock();
@@ -318,7 +331,14 @@ impl Upstreams {
     fn lease(self: &Arc<Self>, shared: &mut Shared, tried: &Tried, now: Instant) -> Option<Lease> {
         let index = shared.places.take(tried, now)?;
         self.look_at_limits(shared, now, false);
-        Some(Lease { upstreams: Arc::clone(self), index, since: now, connecting: true, says: Says::Held })
+        Some(Lease {
+            upstreams: Arc::clone(self),
+            index,
+            since: now,
+            connecting: true,
+            says: Says::Held,
+            is_free: false,
+        })
     }
 
     /// Lets the limits know how many places are taken, and draws the conclusions. `refused`: somebody was,

@@ -12,7 +12,7 @@ use overfall::{
 
 use super::{
     pool::{self, PoolArgs, Running},
-    values,
+    usage, values,
 };
 
 /// Spread connections, or HTTP requests, over upstreams, with a limit to what each gets and a bounded line.
@@ -35,13 +35,13 @@ pub(super) struct Args {
     /// what it answers]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Over HTTP: how long an upstream may take to begin its reply
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = humantime::parse_duration)]
-    upstream_timeout: Duration,
+    /// Over HTTP: how long an upstream may take to begin its reply [default: 60s]
+    #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+    upstream_timeout: Option<Duration>,
     /// Over HTTP: bodies of up to so many bytes are gathered before a place is taken for them, out of 64 MiB
-    /// for all; others pass through
-    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
-    buffer_body: u64,
+    /// for all; others pass through [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    buffer_body: Option<u64>,
     /// Over HTTP: pass on fields whose names have an underscore, which many services take for others
     #[arg(long)]
     keep_underscores: bool,
@@ -91,12 +91,35 @@ fn all_down_parser() -> impl TypedValueParser<Value = AllDown> {
         .map(|name| if name == "try" { AllDown::Try } else { AllDown::Refuse })
 }
 
+impl Args {
+    /// A flag that means nothing with this protocol.
+    fn misplaced(&self) -> Option<&'static str> {
+        if self.protocol == "http" {
+            return self.max_connections_per_upstream.map(|_| "--max-connections-per-upstream");
+        }
+        let given = [
+            ("--limit", self.limit.is_some()),
+            ("--upstream-timeout", self.upstream_timeout.is_some()),
+            ("--buffer-body", self.buffer_body.is_some()),
+            ("--keep-underscores", self.keep_underscores),
+            ("--check-path", self.check_path.is_some()),
+            ("--access-log", self.access_log.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+    }
+}
+
 /// Runs the balancer until a signal ends it.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(flag) = args.misplaced() {
+        let protocol = if args.protocol == "http" { "tcp" } else { "http" };
+        return Ok(usage::wrong(&format!("{flag} is for --protocol {protocol}, not {}", args.protocol)));
+    }
+    let usual = HttpConfig::default();
     let http = HttpConfig {
         limit: args.limit,
-        upstream_timeout: args.upstream_timeout,
-        buffer_body: args.buffer_body,
+        upstream_timeout: args.upstream_timeout.unwrap_or(usual.upstream_timeout),
+        buffer_body: args.buffer_body.unwrap_or(usual.buffer_body),
         keep_underscores: args.keep_underscores,
         check_path: args.check_path,
         access_log: args.access_log,

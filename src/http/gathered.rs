@@ -54,7 +54,7 @@ impl Gathered {
 
     /// Appends what was kept to another buffer, for whose sake this is kept from now on.
     pub(crate) fn move_to(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.bytes);
+        out.append(&mut std::mem::take(&mut self.bytes));
     }
 
     fn reserve(&mut self, length: usize) -> bool {

@@ -393,6 +393,12 @@ fn a_bad_configuration_is_named() {
 fn wrong_usage_is_status_2_and_one_sentence() {
     assert_wrong_usage(
         &["balance", "--listen", "127.0.0.1:0"],
+        (&["--limit", "4", "a:1"], "--limit is for --protocol http, not tcp"),
+        (
+            &["--protocol", "http", "--max-connections-per-upstream", "4", "a:1"],
+            "--max-connections-per-upstream is for --protocol tcp, not http",
+        ),
+        (&["--protocol", "http", "--check-path", "x", "a:1"], "--check-path is x; it may be a path"),
         &[
             (&[], "UPSTREAM"),
             (&["127.0.0.1"], "give HOST:PORT"),

@@ -179,11 +179,24 @@ pub(super) struct Serving {
     /// How many informational replies were passed on.
     pub(super) informational: u8,
     pub(super) reply: Option<Reply>,
+    /// How far both had come when the time was set within which something must come.
+    pub(super) progress: Option<Progress>,
+}
+
+/// What counts as progress: bytes that came of the client are none while they are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) uploaded: u64,
+    pub(super) takes: bool,
+    pub(super) received: Option<u64>,
 }
 
 impl Serving {
-    pub(super) fn new(lease: Lease, is_reused: bool, sent: Instant) -> Self {
-        Self { lease, is_reused, sent, partial: Vec::new(), informational: 0, reply: None }
+    pub(super) fn new(mut lease: Lease, is_reused: bool, sent: Instant) -> Self {
+        // Until it is answered.
+        lease.says_nothing();
+        let partial = Vec::new();
+        Self { lease, is_reused, sent, partial, informational: 0, reply: None, progress: None }
     }
 
     /// Whether it is worth reading to its end for nobody: then its place is kept until the upstream is done,
@@ -224,6 +237,11 @@ impl Exchange {
         if let Some(record) = &mut self.record {
             record.note(|entry| note(entry, self.came));
         }
+    }
+
+    /// Whether it may be sent once more when its connection ends without a reply.
+    pub(super) fn may_be_sent_again(&self) -> bool {
+        self.asked.is_idempotent() && self.upload.is_none() && !self.is_retry && !self.is_abandoned
     }
 
     /// Whether all of the request has come.

@@ -87,9 +87,12 @@ impl Proxy {
             && let Some(spare) = self.spares.take(lease.index, most, now)
         {
             let is_usable = match connection.borrow(spare) {
-                Borrowed::Untouched => true,
-                // It was closed, or this is an event of what was read before.
-                Borrowed::Touched => connection.sides().is_some_and(|(_, other, _)| other.wire.is_quiet()),
+                Borrowed::Untouched if exchange.asked.is_idempotent() => true,
+                // It was closed, or this is an event of what was read before; and an event may lie where
+                // nobody has taken it yet.
+                Borrowed::Touched | Borrowed::Untouched => {
+                    connection.sides().is_some_and(|(_, other, _)| other.wire.is_quiet())
+                }
                 Borrowed::Nowhere => break,
             };
             if is_usable {
@@ -190,10 +193,7 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         connection.part();
         serving.lease.says_nothing();
-        let may = exchange.asked.is_idempotent()
-            && exchange.upload.is_none()
-            && !(exchange.is_retry || exchange.is_abandoned);
-        if may && self.retries.take(Instant::now()) {
+        if exchange.may_be_sent_again() && self.retries.take(Instant::now()) {
             exchange.is_retry = true;
             if !serving.is_reused {
                 // It was not idleness that ended it.
@@ -234,6 +234,14 @@ impl Proxy {
             }
             Step::Connecting { lease, attempt } => {
                 self.connected_in_vain(connection, client, exchange, lease, attempt, Errno::TIMEDOUT)
+            }
+            // It came at the last moment.
+            Step::Serving(serving)
+                if connection.sides().is_some_and(|(_, other, _)| !other.wire.is_quiet()) =>
+            {
+                exchange.step = Step::Serving(serving);
+                client.stage = Stage::Exchange(exchange);
+                Ok(None)
             }
             Step::Serving(mut serving) => {
                 let takes = connection.sides().is_none_or(|(_, other, _)| other.wire.is_flushed());

@@ -56,7 +56,6 @@ pub(in crate::balance) struct Proxy {
     /// Bytes of bodies that are being gathered, of all connections.
     gathered: Arc<AtomicUsize>,
     log: Option<Arc<AccessLog>>,
-    busy_reply: Vec<u8>,
     pub(super) pipes: Pipes,
 }
 
@@ -69,10 +68,8 @@ impl Proxy {
         log: Option<Arc<AccessLog>>,
         pipes: Pipes,
     ) -> Self {
-        let busy_reply =
-            if config.busy_reply.is_empty() { refusal::at_the_door() } else { config.busy_reply.clone() };
         let retries = Retries::new(Instant::now());
-        Self { upstreams, config, http, spares, retries, gathered: Arc::default(), log, busy_reply, pipes }
+        Self { upstreams, config, http, spares, retries, gathered: Arc::default(), log, pipes }
     }
 }
 
@@ -129,9 +126,10 @@ impl Handler for Proxy {
     fn expired(&self, connection: &mut Connection<'_>, client: &mut Client) -> io::Result<Next> {
         match mem::take(&mut client.stage) {
             Stage::Gathering(_) => self.gathered_too_slowly(connection, client),
-            Stage::Buffering(_) => {
+            Stage::Buffering(body) => {
                 connection.part();
-                self.refuse_malformed(connection, client, StatusCode::REQUEST_TIMEOUT)
+                let head_only = body.asks_for_head();
+                self.refuse_and_close(connection, client, StatusCode::REQUEST_TIMEOUT, head_only)
             }
             Stage::Exchange(exchange) => match self.took_too_long(connection, client, exchange)? {
                 Some(next) => Ok(next),
@@ -142,7 +140,10 @@ impl Handler for Proxy {
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
-        self.busy_reply.clone().into()
+        match self.config.busy_reply.is_empty() {
+            true => refusal::at_the_door().into(),
+            false => self.config.busy_reply.clone().into(),
+        }
     }
 }
 
@@ -238,6 +239,7 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         // Its client has to keep up the minimum rate.
         let limits = BodyLimits { bytes: self.http.buffer_body, time: BUFFERED_WITHIN };
+        let head_only = body.asks_for_head();
         match body.gather(connection, limits)? {
             Stand::Whole(Taken { head, text, gathered: Some(body), .. }) => {
                 let forwarded = self.forwarded(client, head.framing);
@@ -249,10 +251,11 @@ impl Proxy {
                 client.stage = Stage::Buffering(Box::new(body));
                 Ok(Some(next))
             }
-            Stand::Failed(status) => self.refuse_malformed(connection, client, status).map(Some),
+            Stand::Failed(status) => self.refuse_and_close(connection, client, status, head_only).map(Some),
             // There was room for all of it.
             Stand::Whole(_) | Stand::Busy => {
-                self.refuse_malformed(connection, client, StatusCode::SERVICE_UNAVAILABLE).map(Some)
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                self.refuse_and_close(connection, client, status, head_only).map(Some)
             }
         }
     }
@@ -341,12 +344,23 @@ impl Proxy {
         client: &Client,
         status: StatusCode,
     ) -> io::Result<Next> {
+        let head_only = asks_for_head(connection.input());
+        self.refuse_and_close(connection, client, status, head_only)
+    }
+
+    fn refuse_and_close(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &Client,
+        status: StatusCode,
+        head_only: bool,
+    ) -> io::Result<Next> {
         connection.expect_more();
         connection.context().counters.malformed.count();
         if let Some(log) = &self.log {
             drop(Record::malformed(log, client.ip, status));
         }
-        let method = if asks_for_head(connection.input()) { Method::HEAD } else { Method::GET };
+        let method = if head_only { Method::HEAD } else { Method::GET };
         let asked = Asked { method, http_11: true, persistent: false, upgrade: false, is_first: true };
         refusal::refuse(connection, &asked, status, false)?;
         Ok(Next::Close)

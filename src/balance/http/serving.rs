@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     io::{self, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::StatusCode;
@@ -12,7 +12,7 @@ use http::StatusCode;
 use super::{
     access::Why,
     body::Passage,
-    exchange::{Asked, Exchange, Reply, Serving, Step},
+    exchange::{Asked, Exchange, Progress, Reply, Serving, Step},
     proxy::{Client, Proxy, Stage},
     reply::{self, Recipient},
     tunnel::Tunnel,
@@ -25,6 +25,8 @@ use crate::{
     session::{connection::Connection, handler::Next},
 };
 
+/// A reply that takes longer has its place back: it waits for something to happen, or for its client.
+const LONG: Duration = Duration::from_secs(10);
 /// Reads before others get their turn.
 const READS: usize = 16;
 /// With so much output that a client has not taken, nothing more is read for it.
@@ -99,9 +101,20 @@ impl Proxy {
         SCRATCH.with_borrow_mut(|(piece, out)| {
             let passed = upload::pass_on(connection, &mut exchange, &self.pipes, out)?;
             let received = receive(connection, &mut exchange, &mut serving, &self.pipes, piece, out)?;
+            if !exchange.may_be_sent_again() || !serving.is_unanswered() {
+                exchange.request.forget();
+            }
+            if serving.reply.is_some() && serving.sent.elapsed() > LONG {
+                // It streams, or its client takes it slowly.
+                serving.lease.free();
+            }
             match (received, passed) {
                 (Received::Whole { is_clean }, _) => {
                     Ok(Some(self.finish(connection, client, &mut exchange, serving, is_clean)))
+                }
+                // One that has agreed before it had all of the request cannot be told the rest.
+                (Received::Upgraded(_), _) if !exchange.is_passed_on() || !is_flushed(connection) => {
+                    self.broken_off(connection, client, &mut exchange, serving)
                 }
                 (Received::Upgraded(came), _) => {
                     exchange.note(|entry, _| (entry.status, entry.end) = (101, Why::Answered));
@@ -122,7 +135,7 @@ impl Proxy {
                 }
                 (received, passed) => {
                     let more = matches!(received, Received::More) || passed == Passed::More;
-                    self.await_more(connection, &exchange, &serving);
+                    self.await_more(connection, &exchange, &mut serving);
                     exchange.step = Step::Serving(serving);
                     client.stage = Stage::Exchange(exchange);
                     Ok(Some(if more { Next::Again } else { Next::Park }))
@@ -132,9 +145,16 @@ impl Proxy {
     }
 
     /// Sets the time within which something must come.
-    fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &Serving) {
+    fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &mut Serving) {
         let io_timeout = connection.context().timeouts.io;
         let Some((_, other, _)) = connection.sides() else { return };
+        let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
+        let received = serving.reply.as_ref().map(|reply| reply.bytes);
+        let progress = Progress { uploaded, takes: other.wire.is_flushed(), received };
+        if serving.progress.replace(progress) == Some(progress) {
+            // What has come since then has moved nothing.
+            return;
+        }
         let until = match (&exchange.upload, &serving.reply) {
             (Some(upload), _) if !upload.passage.is_complete() && other.wire.is_flushed() => {
                 upload.deadline(io_timeout, Instant::now())
@@ -228,14 +248,12 @@ impl Proxy {
 
 /// How long the request took, if that says something of the next: an error that came at once does not, and
 /// neither does a body whose pace is the client's.
-fn sample(exchange: &Exchange, reply: &Reply, took: std::time::Duration) -> Option<std::time::Duration> {
+fn sample(exchange: &Exchange, reply: &Reply, took: Duration) -> Option<Duration> {
     /// An error that comes sooner was no work.
-    const AT_ONCE: std::time::Duration = std::time::Duration::from_millis(1);
-    /// A request that is held for longer waits for something to happen.
-    const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(10);
+    const AT_ONCE: Duration = Duration::from_millis(1);
     let fails = reply.status.is_server_error() || reply.status == StatusCode::TOO_MANY_REQUESTS;
     let says_nothing = (fails && took < AT_ONCE)
-        || took > LONG_POLL
+        || took > LONG
         || exchange.upload.is_some()
         || exchange.is_retry
         || exchange.is_abandoned;
@@ -319,6 +337,10 @@ fn move_bulk(
         reply.bulk = Bulk::new(pipes);
     }
     let Some(bulk) = &mut reply.bulk else { return Moved::Nothing };
+    if client.kept() > 0 {
+        // What was copied goes first.
+        return Moved::Stuck;
+    }
     match bulk.empty(client) {
         Ok(true) => {}
         Ok(false) => return Moved::Stuck,
@@ -435,6 +457,10 @@ fn take_head(
     });
     piece.consume(head.length);
     None
+}
+
+fn is_flushed(connection: &mut Connection<'_>) -> bool {
+    connection.sides().is_some_and(|(_, other, _)| other.wire.is_flushed())
 }
 
 fn towards(asked: &Asked, keep: bool) -> Recipient {

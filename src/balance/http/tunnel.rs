@@ -11,14 +11,15 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    /// A place is taken for as long as it lasts.
+    /// Its place was given back: a tunnel may last for days.
     lease: Lease,
     both: Both,
 }
 
 impl Tunnel {
     /// After what was said in the old protocol has been sent. This has come of the upstream already.
-    pub(super) fn begin(connection: &mut Connection<'_>, lease: Lease, came: &[u8]) -> io::Result<Self> {
+    pub(super) fn begin(connection: &mut Connection<'_>, mut lease: Lease, came: &[u8]) -> io::Result<Self> {
+        lease.free();
         connection.write_all(came)?;
         // What the client has sent behind its request.
         let sent = connection.input().to_vec();
