@@ -393,15 +393,15 @@ fn a_bad_configuration_is_named() {
 fn wrong_usage_is_status_2_and_one_sentence() {
     assert_wrong_usage(
         &["balance", "--listen", "127.0.0.1:0"],
-        (&["--limit", "4", "a:1"], "--limit is for --protocol http, not tcp"),
-        (
-            &["--protocol", "http", "--max-connections-per-upstream", "4", "a:1"],
-            "--max-connections-per-upstream is for --protocol tcp, not http",
-        ),
-        (&["--protocol", "http", "--check-path", "x", "a:1"], "--check-path is x; it may be a path"),
         &[
             (&[], "UPSTREAM"),
             (&["127.0.0.1"], "give HOST:PORT"),
+            (&["--limit", "4", "a:1"], "--limit is for --protocol http, not tcp"),
+            (
+                &["--protocol", "http", "--max-connections-per-upstream", "4", "a:1"],
+                "--max-connections-per-upstream is for --protocol tcp, not http",
+            ),
+            (&["--protocol", "http", "--check-path", "x", "a:1"], "--check-path is x; it may be a path"),
             (&["127.0.0.1:9=0"], "the weight after the = may be 1 to 1000"),
             (&["127.0.0.1:9", "127.0.0.1:9"], "given twice"),
             (&["127.0.0.1:9", "--fall", "0"], "--fall is 0; it may be 1 or more"),
