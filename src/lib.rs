@@ -78,7 +78,7 @@
 //! | balance: one direction of a relay | `balance/flow.rs` |
 //! | balance: a client's requests over HTTP, and what is refused | `balance/http/proxy.rs`, `balance/http/refusal.rs` |
 //! | balance: how a request comes to a connection, and is tried again | `balance/http/placing.rs` |
-//! | balance: what passes between client and upstream | `balance/http/serving.rs`, `balance/http/upload.rs` |
+//! | balance: the upload, the reply, and what follows from them | `balance/http/upload.rs`, `balance/http/receiving.rs`, `balance/http/serving.rs` |
 //! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |

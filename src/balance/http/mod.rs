@@ -30,6 +30,7 @@ mod body;
 mod exchange;
 mod placing;
 pub(super) mod proxy;
+mod receiving;
 mod refusal;
 mod reply;
 mod request;
