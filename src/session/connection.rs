@@ -192,9 +192,10 @@ impl<'a> Connection<'a> {
         *self.sides.farewell = farewell;
     }
 
-    /// Says that something was written to the client's side other than through this.
-    pub(crate) fn note_written(&mut self) {
-        self.sides.call.wrote = true;
+    /// Says that a request was answered in this call, which came in an earlier one, or whose answer was
+    /// written other than through this.
+    pub(crate) fn note_answered(&mut self) {
+        (self.sides.call.consumed, self.sides.call.wrote) = (true, true);
     }
 
     /// The client's side.

@@ -31,6 +31,11 @@ fn requests_of_many_connections_share_those_to_the_upstream() {
     }
     // One that is not yet given back when the next client comes costs it a new one.
     assert!(upstream.connections.load(SeqCst) <= 5);
+    await_that("all are counted", || proxy.handle().metrics().answered == 15);
+    assert_eq!(proxy.handle().metrics().answers_2xx, 15);
+    let status = &proxy.snapshot().upstreams[0];
+    assert_eq!(status.received, 15 * "GET /a?b HTTP/1.1".len() as u64);
+    assert!(status.sent > 15 * GET.len() as u64);
 }
 
 #[test]

@@ -105,6 +105,10 @@ impl Request {
         }
     }
 
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn is_sent(&self) -> bool {
         self.sent == self.bytes.len()
     }
@@ -181,6 +185,8 @@ pub(super) struct Serving {
     pub(super) reply: Option<Reply>,
     /// How far both had come when the time was set within which something must come.
     pub(super) progress: Option<Progress>,
+    /// Bytes of the upload, and of the reply's body, that were counted.
+    counted: (u64, u64),
 }
 
 /// What counts as progress: bytes that came of the client are none while they are not taken.
@@ -196,7 +202,25 @@ impl Serving {
         // Until it is answered.
         lease.says_nothing();
         let partial = Vec::new();
-        Self { lease, is_reused, sent, partial, informational: 0, reply: None, progress: None }
+        Self {
+            lease,
+            is_reused,
+            sent,
+            partial,
+            informational: 0,
+            reply: None,
+            progress: None,
+            counted: (0, 0),
+        }
+    }
+
+    /// Counts the bytes that have passed since it last did.
+    pub(super) fn count_bytes(&mut self, exchange: &Exchange) {
+        let sent = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
+        let received = self.reply.as_ref().map_or(0, |reply| reply.bytes);
+        let (sent_before, received_before) = mem::replace(&mut self.counted, (sent, received));
+        let (sent, received) = (sent.saturating_sub(sent_before), received.saturating_sub(received_before));
+        self.lease.upstream().moved(sent, received);
     }
 
     /// Whether it is worth reading to its end for nobody: then its place is kept until the upstream is done,

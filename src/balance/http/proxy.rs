@@ -334,6 +334,7 @@ impl Proxy {
             connection.expect_more();
         }
         refusal::refuse(connection, &exchange.asked, status, keep)?;
+        connection.note_answered();
         Ok(Some(self.next(connection, client, keep)))
     }
 

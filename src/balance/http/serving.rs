@@ -45,6 +45,7 @@ impl Proxy {
         if let Some((_, other, _)) = connection.sides() {
             other.wire.look_again();
             exchange.request.send_to(&mut other.wire);
+            serving.lease.upstream().moved(exchange.request.len(), 0);
         }
         if exchange.upload.is_some() {
             // Nothing that streams is sent again.
@@ -73,6 +74,7 @@ impl Proxy {
         SCRATCH.with_borrow_mut(|(piece, out)| {
             let passed = upload::pass_on(connection, &mut exchange, &self.pipes, out)?;
             let received = receive(connection, &mut exchange, &mut serving, &self.pipes, piece, out)?;
+            serving.count_bytes(&exchange);
             if !exchange.may_be_sent_again() || !serving.is_unanswered() {
                 exchange.request.forget();
             }
@@ -157,7 +159,7 @@ impl Proxy {
             (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
             entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
-        connection.note_written();
+        connection.note_answered();
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
@@ -171,9 +173,7 @@ impl Proxy {
         if exchange.is_abandoned {
             return Next::Close;
         }
-        let counters = &connection.context().counters;
-        counters.answered.count();
-        counters.count_answer(reply.status.as_u16());
+        connection.context().counters.count_answer(reply.status.as_u16());
         if !exchange.has_come() {
             connection.expect_more();
         }
