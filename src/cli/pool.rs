@@ -20,14 +20,14 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use overfall::{Builder, Handle, OnFull, Server};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
-    flag,
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use tracing::level_filters::LevelFilter;
 
-use super::{output, signals::is_ignored, values};
+use super::{
+    output,
+    signals::{Caught, catch, is_ignored},
+    values,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PoolArgs {
@@ -157,14 +157,9 @@ pub(super) fn run<R: Running>(
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
     let signals: Vec<_> = DRAINING.into_iter().filter(|&signal| !is_ignored(signal)).collect();
-    for &signal in signals.iter().filter(|&&signal| signal != SIGHUP) {
-        // The second one ends it, with the status by which a shell says which signal it was. (A terminal
-        // that is closed sends HUP twice.)
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&draining))
-            .context("cannot catch signals")?;
-    }
-    let caught = signals.into_iter().chain([SIGUSR1, SIGUSR2]);
-    let signals = Signals::new(caught).context("cannot catch signals")?;
+    // The second one ends it. (A terminal that is closed sends HUP twice.)
+    let twice: Vec<_> = signals.iter().copied().filter(|&signal| signal != SIGHUP).collect();
+    let signals = catch(&signals, &twice, &[SIGUSR1, SIGUSR2], &draining).context("cannot catch signals")?;
     let running = Arc::new(start()?);
     let watched = Arc::clone(&running);
     thread::Builder::new()
@@ -196,18 +191,16 @@ fn print_status(running: &impl Running) {
 const DRAINING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
 
 /// Does what the signals say, until the process ends.
-fn heed(mut signals: Signals, running: &impl Running, draining: &AtomicBool) {
-    for signal in signals.forever() {
-        match signal {
-            SIGUSR1 => print_status(running),
-            SIGUSR2 => tracing::warn!("USR2 means nothing; TERM drains, and USR1 prints the counters"),
-            _ => {
-                draining.store(true, SeqCst);
-                running.handle().shutdown();
-                tracing::info!(signal, "shutting down; a second signal ends it at once");
-            }
+fn heed(signals: Caught, running: &impl Running, draining: &AtomicBool) {
+    signals.heed(|signal| match signal {
+        SIGUSR1 => print_status(running),
+        SIGUSR2 => tracing::warn!("USR2 means nothing; TERM drains, and USR1 prints the counters"),
+        _ => {
+            draining.store(true, SeqCst);
+            running.handle().shutdown();
+            tracing::info!(signal, "shutting down; a second signal ends it at once");
         }
-    }
+    });
 }
 
 fn start_logging(args: &PoolArgs) {

@@ -1,4 +1,52 @@
-//! Which signals we were started with ignored. It does not know what a command does at the others.
+//! Which signals we were started with ignored, and how the others are caught without losing one. It does not
+//! know what a command does at them.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use signal_hook::{flag, iterator::Signals};
+
+/// Signals that are caught.
+pub(super) struct Caught {
+    signals: Signals,
+    /// One that came before all was set up, when the first of several handlers was there.
+    early: Arc<AtomicUsize>,
+}
+
+/// Catches signals that are to end us, and others. Those that end us `twice` do so at once, with the status
+/// by which a shell says which signal it was, when they come after `again` was set.
+pub(super) fn catch(
+    ending: &[i32],
+    twice: &[i32],
+    others: &[i32],
+    again: &Arc<AtomicBool>,
+) -> io::Result<Caught> {
+    let early = Arc::new(AtomicUsize::new(0));
+    for &signal in ending {
+        flag::register_usize(signal, Arc::clone(&early), signal.unsigned_abs() as usize)?;
+    }
+    // Before what sets `again`, or else the first might be taken for the second.
+    for &signal in twice {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(again))?;
+    }
+    let signals = Signals::new(ending.iter().chain(others))?;
+    Ok(Caught { signals, early })
+}
+
+impl Caught {
+    /// Calls this for each signal, until the process ends.
+    pub(super) fn heed(mut self, mut heed: impl FnMut(i32)) {
+        if let Ok(early @ 1..) = i32::try_from(self.early.load(SeqCst)) {
+            heed(early);
+        }
+        self.signals.forever().for_each(heed);
+    }
+}
 
 /// Whether we were started with this signal ignored, as `nohup` does with HUP and shells do with INT in the
 /// background: then it stays so, for us and for what we start.

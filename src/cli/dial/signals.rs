@@ -10,13 +10,9 @@ use std::{
 
 use anyhow::Context;
 use overfall::dial::Cancel;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::signals::is_ignored;
+use crate::cli::signals::{catch, is_ignored};
 
 /// Ends the dialing at the first signal that is to end it, of which the number is noted, and the process
 /// at the second. As the first process of a container it would else ignore them.
@@ -25,17 +21,14 @@ pub(super) fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32
     let (caught, again) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
     let ending: Vec<_> =
         [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
-    for &signal in &ending {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again)).context(cannot)?;
-    }
-    let mut signals = Signals::new(ending).context(cannot)?;
+    let signals = catch(&ending, &ending, &[], &again).context(cannot)?;
     let (cancel, noted) = (cancel.clone(), Arc::clone(&caught));
     let heed = move || {
-        for signal in signals.forever() {
+        signals.heed(|signal| {
             noted.store(signal, SeqCst);
             again.store(true, SeqCst);
             cancel.cancel();
-        }
+        });
     };
     thread::Builder::new().name("signals".into()).spawn(heed).context(cannot)?;
     Ok(caught)
