@@ -6,7 +6,7 @@ use crate::support::*;
 fn every_model_serves_every_app() {
     for model in ["pool", "spawn", "limit"] {
         for (app, reply) in [("hello", "Hello, client!"), ("echo", "ping")] {
-            let mut served = serve(&["--model", model, "--app", app, "--workers", "2"]);
+            let mut served = serve(&["--model", model, "--app", app, "--workers", "2", "--patience", "30s"]);
             let addr = served.addr;
             for received in all_at_once(50, move |_| exchange(addr, b"ping")) {
                 assert_eq!(received.unwrap(), reply.as_bytes());

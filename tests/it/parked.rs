@@ -248,6 +248,7 @@ fn a_connection_that_is_ready_again_at_once_lets_those_go_first_who_came_before(
     say(1, b'!');
     blocked.recv_timeout(PATIENCE).unwrap();
     say(2, b'2');
+    await_that("it has come", || has_been_received(&clients[2]));
     order.lock().clear();
     open.send(()).unwrap();
     await_that("both are served", || order.lock().len() == 2);

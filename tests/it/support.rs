@@ -185,6 +185,16 @@ pub(crate) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the other side's kernel has all that was sent (`proc_net_tcp(5)`: nothing is in the transmit queue).
+pub(crate) fn has_been_received(stream: &TcpStream) -> bool {
+    let port = |addr: io::Result<SocketAddr>| format!(":{:04X}", addr.expect("an address").port());
+    let (local, remote) = (port(stream.local_addr()), port(stream.peer_addr()));
+    let table = fs::read_to_string("/proc/net/tcp").expect("the table");
+    let ours = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut ours = ours.filter(|fields| fields.len() > 4 && fields[1].ends_with(&local));
+    ours.any(|fields| fields[2].ends_with(&remote) && fields[4].starts_with("00000000:"))
+}
+
 /// Lets this process open as many files as it may; how many that are.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
