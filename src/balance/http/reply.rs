@@ -4,11 +4,11 @@
 use http::StatusCode;
 
 use crate::http::codec::{
-    fields::Field,
+    fields::{Field, is},
     framing::Framing,
     hops::Hops,
     reply::{self, ReplyHead},
-    write,
+    write::{self, line, push},
 };
 
 /// What is known of the client that gets the reply.
@@ -91,18 +91,6 @@ fn connection(out: &mut Vec<u8>, head: &ReplyHead, to: Recipient) {
     // What is informational says nothing of the connection, but what follows it does.
     let silent = head.status.is_informational();
     write::connection(out, keep || silent, to.http_11 || silent, upgrade);
-}
-
-fn is(field: &Field<'_>, name: &str) -> bool {
-    field.name.eq_ignore_ascii_case(name)
-}
-
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    push(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
-}
-
-fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use std::{io::Write, net::IpAddr};
 use http::Method;
 
 use crate::http::codec::{
-    fields::Field,
+    fields::{Field, is},
     framing::Framing,
     head::{self, Head},
     hops::{Hops, begins, is_named},
-    target, write,
+    target,
+    write::{self, line, push},
 };
 
 /// What is known of a request beside its head.
@@ -98,7 +99,7 @@ impl<'a> Written<'a> {
         let hops = Hops::new(self.fields);
         for field in self.fields {
             if (!hops.has(field.name) && self.is_passed_on(field.name))
-                || (self.upgrade && field.name.eq_ignore_ascii_case("upgrade"))
+                || (self.upgrade && is(field, "upgrade"))
             {
                 line(out, field.name, field.value);
             }
@@ -166,18 +167,6 @@ impl<'a> Written<'a> {
     fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find(|field| is(field, name)).map(|field| field.value)
     }
-}
-
-fn is(field: &Field<'_>, name: &str) -> bool {
-    field.name.eq_ignore_ascii_case(name)
-}
-
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    push(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
-}
-
-fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 #[cfg(test)]

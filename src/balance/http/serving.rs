@@ -24,6 +24,7 @@ use crate::{
 
 /// A reply that takes longer has its place back: it waits for something to happen, or for its client.
 const LONG: Duration = Duration::from_secs(10);
+
 thread_local! {
     /// What is read of an upstream, and what is written of it.
     static SCRATCH: RefCell<(Input, Vec<u8>)> = RefCell::new((Input::new(), Vec::new()));

@@ -29,6 +29,11 @@ pub(super) fn to_map(fields: &[Field<'_>]) -> HeaderMap {
     map
 }
 
+/// Whether this is the field of that name.
+pub(crate) fn is(field: &Field<'_>, name: &str) -> bool {
+    field.name.eq_ignore_ascii_case(name)
+}
+
 /// Whether the list has this element.
 pub(crate) fn lists(value: &[u8], element: &str) -> bool {
     elements(value).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))

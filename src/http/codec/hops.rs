@@ -1,7 +1,7 @@
 //! Which fields are for one connection alone, and so are never passed on (RFC 9110, section 7.6.1). It does
 //! not know whose head it is, nor what is written in their place.
 
-use super::fields::{Field, elements};
+use super::fields::{Field, elements, is};
 
 /// Fields that are always so, whether `Connection` names them or not.
 const ALWAYS: &[&str] =
@@ -42,7 +42,7 @@ impl<'a> Hops<'a> {
 
 /// All that `Connection` lists.
 fn options<'a>(fields: &'a [Field<'a>]) -> impl Iterator<Item = &'a [u8]> {
-    let connection = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("connection"));
+    let connection = fields.iter().filter(|field| is(field, "connection"));
     connection.flat_map(|field| elements(field.value))
 }
 

@@ -34,6 +34,16 @@ pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A field, its name as it stands.
+pub(crate) fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    push(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+/// The parts, one after the other.
+pub(crate) fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
 /// When it was made: now.
 pub(crate) fn date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
