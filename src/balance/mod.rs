@@ -24,6 +24,7 @@ mod line;
 mod places;
 mod refusals;
 mod selection;
+mod settings;
 mod status;
 mod tcp;
 mod tried;
@@ -68,7 +69,7 @@ const MOST_PIPES: usize = 256;
 pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     config.validate()?;
     let addrs = config.resolve()?;
-    tracing::info!(?config, "balancing");
+    settings::log(&config);
     let upstreams = Upstreams::new(&config, addrs, server.patience_in_force());
     let upstreams = upstreams.map_err(|errno| Error::start("the balancer", errno))?;
     // Both sides have one; a bulk has a pipe, and a check a socket and a bell.

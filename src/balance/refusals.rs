@@ -3,7 +3,10 @@
 
 use std::time::Instant;
 
-use crate::overload::{Change, Watch};
+use crate::{
+    overload::{Change, Watch},
+    sys::words::time,
+};
 
 /// Connections that got no place, for each reason, and the overloads that they make.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ pub(super) fn tell(change: &Change) {
         Change::Ended { lasted, turned_away } => {
             if let [line_full, shed, gone] = turned_away[..] {
                 tracing::warn!(
-                    ?lasted,
+                    lasted = %time(*lasted),
                     refused_line_full = line_full,
                     shed,
                     gone,

@@ -4,6 +4,8 @@
 mod balance;
 mod bench;
 mod dial;
+mod logging;
+mod man;
 mod output;
 mod pool;
 mod serve;
@@ -13,7 +15,7 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
@@ -29,6 +31,8 @@ enum Command {
     Balance(balance::Args),
     Dial(dial::Args),
     Bench(bench::Args),
+    Man(man::ManArgs),
+    Completions(man::CompletionsArgs),
 }
 
 /// Parses the command line, runs the command, and gives its status.
@@ -46,6 +50,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Balance(args) => balance::run(args),
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Man(args) => man::man(Cli::command(), &args),
+        Command::Completions(args) => Ok(man::completions(Cli::command(), &args)),
     };
     let status = result.unwrap_or_else(|error| failed(&error));
     output::flush();

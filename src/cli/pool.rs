@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    io::IsTerminal,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
     sync::{
@@ -11,19 +10,19 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
-use clap::{
-    ArgAction,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use overfall::{Builder, Handle, OnFull, Server};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use tracing::level_filters::LevelFilter;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    low_level::signal_name,
+};
 
 use super::{
+    logging::{self, LogArgs},
     output,
     signals::{Caught, catch, is_ignored},
     values,
@@ -76,12 +75,8 @@ pub(super) struct PoolArgs {
     /// From TERM to the forced end
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
-    /// Log more, on standard error; twice for everything
-    #[arg(short, long, action = ArgAction::Count)]
-    verbose: u8,
-    /// Log errors alone
-    #[arg(short, long, conflicts_with = "verbose")]
-    quiet: bool,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
@@ -152,7 +147,7 @@ pub(super) fn run<R: Running>(
     start: impl FnOnce() -> overfall::Result<R>,
 ) -> anyhow::Result<ExitCode> {
     output::start().context("cannot start the threads that write")?;
-    start_logging(args);
+    logging::start(&args.log);
     crate::limits::raise();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
@@ -182,8 +177,11 @@ pub(super) fn run<R: Running>(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints how it fares, below a line with the time that tells one print from the next.
 fn print_status(running: &impl Running) {
-    output::print(format_args!("{:<25}{}\n{}", "output_dropped", output::dropped(), running.status()));
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let (dropped, status) = (output::dropped(), running.status());
+    output::print(format_args!("{:-<24} {now}\n{:<25}{dropped}\n{status}", "-", "output_dropped"));
 }
 
 /// Signals at which the server drains: what container runtimes, service managers and terminals send.
@@ -198,28 +196,8 @@ fn heed(signals: Caught, running: &impl Running, draining: &AtomicBool) {
         _ => {
             draining.store(true, SeqCst);
             running.handle().shutdown();
+            let signal = signal_name(signal).unwrap_or("unknown");
             tracing::info!(signal, "shutting down; a second signal ends it at once");
         }
     });
-}
-
-fn start_logging(args: &PoolArgs) {
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::INFO,
-        (false, 1) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt()
-        .with_writer(|| output::Log)
-        .with_ansi(colour)
-        .with_target(false)
-        .with_max_level(level)
-        .init();
-    // The usual report goes to standard error at once, whether somebody reads it or not.
-    panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        tracing::error!(thread = thread.name(), "{panic}");
-    }));
 }

@@ -9,6 +9,7 @@ use std::{
 use super::{
     config::{Config, OnFull, Settings},
     handle::Handle,
+    settings,
     start::start,
 };
 use crate::{
@@ -192,7 +193,7 @@ impl Builder {
     pub(super) fn listen(self) -> Result<(Config, Vec<Listener>)> {
         let config = self.settings.validate()?;
         let listeners = listen(self.sources, config.backlog)?;
-        log_settings(&config, &listeners, self.settings.room());
+        settings::log(&config, &listeners, self.settings.room());
         Ok((config, listeners))
     }
 }
@@ -210,22 +211,4 @@ fn listen(sources: Vec<Source>, backlog: u32) -> Result<Vec<Listener>> {
         }
     };
     sources.into_iter().map(listen_on).collect()
-}
-
-fn log_settings(config: &Config, listeners: &[Listener], room: usize) {
-    tracing::info!(?config, "settings in force");
-    for listener in listeners {
-        let backlog = listener.backlog_in_force();
-        tracing::info!(addr = %listener.addr(), backlog, "listening");
-        if backlog < config.backlog {
-            tracing::warn!(asked = config.backlog, backlog, "the backlog is limited by net.core.somaxconn");
-        }
-    }
-    if config.max_connections > room {
-        tracing::warn!(
-            max_connections = config.max_connections,
-            room,
-            "the limit of open files leaves room for fewer connections"
-        );
-    }
 }

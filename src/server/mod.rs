@@ -20,6 +20,7 @@ pub(crate) mod queue;
 mod report;
 mod room;
 mod running;
+mod settings;
 mod start;
 mod sweep;
 mod sweeper;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     metrics::Counters,
     overload::{Change, Gate, Watch},
+    sys::words::time,
 };
 
 #[derive(Debug, Default)]
@@ -30,13 +31,13 @@ impl Reporter {
         match self.watch.look(now, gate.is_overloaded(now), &turned_away.map(|counter| counter.get())) {
             Some(Change::Begun) => {
                 counters.overloads_begun.count();
-                tracing::warn!(?patience, "overloaded: more comes than can be served in time");
+                tracing::warn!(patience = %time(patience), "overloaded: more comes than can be served in time");
             }
             Some(Change::Ended { lasted, turned_away }) => {
                 counters.overloads_ended.count();
                 if let [queue_full, connections_full, oldest, shed, gone] = turned_away[..] {
                     tracing::warn!(
-                        ?lasted,
+                        lasted = %time(lasted),
                         refused_queue_full = queue_full,
                         refused_connections_full = connections_full,
                         refused_oldest = oldest,

@@ -7,3 +7,4 @@ pub(crate) mod names;
 pub(crate) mod tally;
 pub(crate) mod tcp_info;
 pub(crate) mod wait;
+pub(crate) mod words;

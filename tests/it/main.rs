@@ -9,6 +9,8 @@ mod field;
 mod full;
 mod http;
 mod limits;
+mod logs;
+mod man;
 mod models;
 mod overload;
 mod parked;

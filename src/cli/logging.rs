@@ -1,0 +1,60 @@
+//! What is logged, how, and where to: standard error, for people or for machines. It does not know what is
+//! said.
+
+use std::{io::IsTerminal, panic, thread};
+
+use clap::{ArgAction, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use super::output;
+
+/// What a command that serves says, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogArgs {
+    /// Log more, on standard error; twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log errors alone
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// How to log: lines for people, or an object of JSON on each line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogArgs {
+    fn level(&self) -> LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (false, 0) => LevelFilter::INFO,
+            (false, 1) => LevelFilter::DEBUG,
+            (false, _) => LevelFilter::TRACE,
+        }
+    }
+}
+
+/// Logs from now on, panics included.
+pub(super) fn start(args: &LogArgs) {
+    let log =
+        tracing_subscriber::fmt().with_writer(|| output::Log).with_target(false).with_max_level(args.level());
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(may_be_coloured()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    // The usual report goes to standard error at once, whether somebody reads it or not.
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "{panic}");
+    }));
+}
+
+/// Only a terminal shows colours; a journal or a file would show what makes them.
+fn may_be_coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

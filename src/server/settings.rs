@@ -1,0 +1,47 @@
+//! The settings in force, as they are logged: in words and with units. It decides none.
+
+use super::config::{Config, OnFull};
+use crate::{
+    net::listener::Listener,
+    sys::words::{share, time},
+};
+
+/// Logs what bounds the server, and where the system sets a narrower bound: `room` is how many connections
+/// it has descriptors for.
+pub(super) fn log(config: &Config, listeners: &[Listener], room: usize) {
+    tracing::info!(
+        workers = config.workers,
+        queue = config.queue,
+        on_full = name(config.on_full),
+        patience = %time(config.patience),
+        refusal_budget = %share(config.refusal_budget),
+        max_connections = config.max_connections,
+        first_byte_timeout = %time(config.timeouts.first_byte),
+        idle_timeout = %time(config.timeouts.idle),
+        io_timeout = %time(config.timeouts.io),
+        drain_timeout = %time(config.drain_timeout),
+        "settings in force"
+    );
+    for listener in listeners {
+        let backlog = listener.backlog_in_force();
+        tracing::info!(addr = %listener.addr(), backlog, "listening");
+        if backlog < config.backlog {
+            tracing::warn!(asked = config.backlog, backlog, "the backlog is limited by net.core.somaxconn");
+        }
+    }
+    if config.max_connections > room {
+        tracing::warn!(
+            max_connections = config.max_connections,
+            room,
+            "the limit of open files leaves room for fewer connections"
+        );
+    }
+}
+
+fn name(on_full: OnFull) -> &'static str {
+    match on_full {
+        OnFull::Wait => "wait",
+        OnFull::Refuse => "refuse",
+        OnFull::DropOldest => "drop-oldest",
+    }
+}
