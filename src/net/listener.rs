@@ -2,8 +2,12 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use rustix::{
@@ -16,9 +20,18 @@ use crate::sys::tcp_info::TcpInfo;
 /// A listening socket whose backlog can be changed while it listens.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     addr: SocketAddr,
     backlog: u32,
+    shared: Arc<AtomicBool>,
+}
+
+/// A listener as it is seen by who does not accept from it, and does not keep it open.
+#[derive(Debug)]
+pub(crate) struct ListenerRef {
+    pub(crate) addr: SocketAddr,
+    socket: Weak<OwnedFd>,
+    shared: Arc<AtomicBool>,
 }
 
 /// Why nothing was accepted, by what is to be done about it (the four kinds of `accept(2)`).
@@ -62,13 +75,29 @@ impl Listener {
         // Accepted sockets inherit it, which saves a call for each.
         sockopt::set_tcp_nodelay(&socket, true)?;
         let addr = net::getsockname(&socket)?.try_into().map_err(|_| Errno::AFNOSUPPORT)?;
-        let listener = Self { socket, addr, backlog };
+        let listener = Self { socket: Arc::new(socket), addr, backlog, shared: Arc::default() };
         listener.listen(backlog)?;
         Ok(listener)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    pub(crate) fn to_ref(&self) -> ListenerRef {
+        let socket = Arc::downgrade(&self.socket);
+        ListenerRef { addr: self.addr, socket, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Says that somebody else listens on this socket as well, now or later.
+    pub(crate) fn share(self) -> Self {
+        self.shared.store(true, SeqCst);
+        self
+    }
+
+    /// Whether those who wait in the backlog are served by somebody else when it is left.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(SeqCst)
     }
 
     pub(crate) fn accept(&self) -> Result<OwnedFd, AcceptError> {
@@ -111,6 +140,20 @@ impl Listener {
 
     fn listen(&self, backlog: u32) -> rustix::io::Result<()> {
         net::listen(&self.socket, i32::try_from(backlog).unwrap_or(i32::MAX))
+    }
+}
+
+impl ListenerRef {
+    /// The same socket once more.
+    pub(crate) fn duplicate(&self) -> io::Result<TcpListener> {
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
+        let socket = self.socket.upgrade().ok_or_else(closed)?;
+        Ok(socket.try_clone()?.into())
+    }
+
+    /// Says that somebody else listens on this socket from now on.
+    pub(crate) fn share(&self) {
+        self.shared.store(true, SeqCst);
     }
 }
 
@@ -159,6 +202,19 @@ mod tests {
             listener.accept().unwrap();
         }
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+    }
+
+    #[test]
+    fn a_duplicate_keeps_those_in_the_backlog_and_a_reference_does_not() {
+        let listener = Listener::bind("127.0.0.1:0", 64).unwrap();
+        let (reference, addr) = (listener.to_ref(), listener.addr());
+        let _client = TcpStream::connect(addr).unwrap();
+        let duplicate = reference.duplicate().unwrap();
+        drop(listener);
+        assert!(duplicate.accept().is_ok());
+        assert!(reference.duplicate().is_err());
+        drop(duplicate);
+        assert!(TcpStream::connect(addr).is_err());
     }
 
     #[test]

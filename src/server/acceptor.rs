@@ -225,6 +225,7 @@ impl<H: Handler> Acceptor<H> {
         if !fds[0].revents().is_empty() {
             bell.silence();
         }
+        self.pool.control.went_round();
         if let Some(since) = paused {
             self.pool.counters().left_waiting_ms.add(since.elapsed().as_millis() as u64);
         }

@@ -54,7 +54,7 @@ pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Ha
     let (config, listeners) = server.listen()?;
     let context = Arc::new(Context::new(config.timeouts, config.patience, usize::MAX));
     let control = Arc::new(Control::new(Arc::clone(&context)).map_err(failed)?);
-    let addrs = listeners.iter().map(Listener::addr).collect();
+    let refs = listeners.iter().map(Listener::to_ref).collect();
     let drain_timeout = config.drain_timeout;
     let threads = Arc::new(Threads {
         service: Service::new(handler, context),
@@ -67,7 +67,7 @@ pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Ha
         let threads = Arc::clone(&threads);
         spawn("acceptor".into(), move || threads.run(listeners))?
     };
-    Ok(Handle::new(addrs, control, Box::new(move || threads.gauges()), drain_timeout, acceptor))
+    Ok(Handle::new(refs, control, Box::new(move || threads.gauges()), drain_timeout, acceptor))
 }
 
 /// What the acceptor and the connections' threads share.
@@ -119,6 +119,8 @@ impl<H: Handler> Threads<H> {
             fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
             // It fails only for lack of memory; then the next round comes at once.
             let _ = poll_until(&mut fds, None);
+            self.control.bell.silence();
+            self.control.went_round();
         }
         drop(listeners);
         self.control.drain();
@@ -149,6 +151,7 @@ impl<H: Handler> Threads<H> {
             if let Some(permit) = semaphore.acquire(STAGE_INTERVAL) {
                 return Some(permit);
             }
+            self.control.went_round();
         }
         None
     }

@@ -63,6 +63,7 @@ pub struct Builder {
 enum Source {
     Addrs { name: String, addrs: io::Result<Vec<SocketAddr>> },
     Listener(TcpListener),
+    Shared(TcpListener),
 }
 
 impl Builder {
@@ -80,6 +81,14 @@ impl Builder {
     /// non-blocking.
     pub fn from_listener(mut self, listener: TcpListener) -> Self {
         self.sources.push(Source::Listener(listener));
+        self
+    }
+
+    /// Listens on a socket that somebody else has as well, such as a service manager that starts the next
+    /// server with it. As [`from_listener`](Self::from_listener), but those who wait in the kernel's backlog
+    /// when this server shuts down are left there for the next one.
+    pub fn from_shared_listener(mut self, listener: TcpListener) -> Self {
+        self.sources.push(Source::Shared(listener));
         self
     }
 
@@ -202,13 +211,15 @@ fn listen(sources: Vec<Source>, backlog: u32) -> Result<Vec<Listener>> {
     if sources.is_empty() {
         return Err(Error::no_listener());
     }
+    let adopt = |listener| {
+        Listener::adopt(listener, backlog).map_err(|errno| Error::listen("the given listener", errno))
+    };
     let listen_on = |source| match source {
         Source::Addrs { name, addrs } => addrs
             .and_then(|addrs| Listener::bind(&*addrs, backlog))
             .map_err(|error| Error::listen(name, error)),
-        Source::Listener(listener) => {
-            Listener::adopt(listener, backlog).map_err(|errno| Error::listen("the given listener", errno))
-        }
+        Source::Listener(listener) => adopt(listener),
+        Source::Shared(listener) => adopt(listener).map(Listener::share),
     };
     sources.into_iter().map(listen_on).collect()
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -32,6 +32,8 @@ pub(super) struct Control {
     busy: AtomicUsize,
     /// Wakes the acceptor.
     pub(super) bell: Bell,
+    /// How often the acceptor has waited for something.
+    rounds: AtomicU64,
     /// A thread of ours has died.
     dead: OnceLock<&'static str>,
     accepting: AtomicBool,
@@ -49,6 +51,7 @@ impl Control {
             alive: Arc::default(),
             busy: AtomicUsize::new(0),
             bell: Bell::new()?,
+            rounds: AtomicU64::new(0),
             dead: OnceLock::new(),
             accepting: AtomicBool::new(true),
             room: Wanted::default(),
@@ -71,6 +74,15 @@ impl Control {
 
     pub(super) fn dead(&self) -> Option<&'static str> {
         self.dead.get().copied()
+    }
+
+    /// Says that the acceptor has gone round once more.
+    pub(super) fn went_round(&self) {
+        self.rounds.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds.load(Relaxed)
     }
 
     pub(super) fn accepting_ended(&self) {

@@ -60,6 +60,7 @@ impl<H: Handler> Drain<H> {
     /// down what is left.
     pub(super) fn run(mut self) -> Ending {
         let pool = Arc::clone(&self.pool);
+        self.leave_shared();
         self.empty_backlogs();
         drop(mem::take(&mut self.acceptor.listeners));
         pool.control.accepting_ended();
@@ -104,6 +105,14 @@ impl<H: Handler> Drain<H> {
         };
         self.pool.parked.visit(visit, |session| self.pool.retire(session));
         self.spread.closed += due - left;
+    }
+
+    /// Leaves the listeners that others have as well, with their usual backlog: to shorten or empty it would
+    /// turn away those whom the others are to serve.
+    fn leave_shared(&mut self) {
+        let usual = self.pool.config.backlog;
+        self.acceptor.listeners.iter_mut().filter(|l| l.is_shared()).for_each(|l| l.set_backlog(usual));
+        self.acceptor.listeners.retain(|listener| !listener.is_shared());
     }
 
     /// Accepts those that wait in the backlogs: closing a listener would reset them.

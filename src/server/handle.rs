@@ -1,6 +1,12 @@
 //! A running server, as whoever started it sees it. It knows neither the handler nor the threads.
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -8,6 +14,7 @@ use super::{control::Control, ending::Ending};
 use crate::{
     error::{Error, Result},
     metrics::{Gauges, Metrics},
+    net::listener::ListenerRef,
 };
 
 /// A running server.
@@ -16,11 +23,15 @@ use crate::{
 /// [`join`](Self::join) do, for `drain_timeout` and half a second at most. An error is lost then.
 pub struct Handle {
     addrs: Vec<SocketAddr>,
+    listeners: Vec<ListenerRef>,
     control: Arc<Control>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     drain_timeout: Duration,
     end: Mutex<End>,
 }
+
+/// How often it is looked whether the acceptor has gone round.
+const ROUND: Duration = Duration::from_millis(1);
 
 struct End {
     /// None once it was joined.
@@ -31,14 +42,15 @@ struct End {
 
 impl Handle {
     pub(super) fn new(
-        addrs: Vec<SocketAddr>,
+        listeners: Vec<ListenerRef>,
         control: Arc<Control>,
         gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
         drain_timeout: Duration,
         acceptor: JoinHandle<Ending>,
     ) -> Self {
         let end = Mutex::new(End { acceptor: Some(acceptor), ending: Ending::Drained });
-        Self { addrs, control, gauges, drain_timeout, end }
+        let addrs = listeners.iter().map(|listener| listener.addr).collect();
+        Self { addrs, listeners, control, gauges, drain_timeout, end }
     }
 
     /// The address that the server listens on, with the real port; the first of several.
@@ -60,6 +72,39 @@ impl Handle {
     /// backlog, finishes what was accepted, and closes idle connections.
     pub fn shutdown(&self) {
         self.control.drain();
+    }
+
+    /// The sockets that the server listens on once more, in the order of
+    /// [`local_addrs`](Self::local_addrs), for another process that is to take its place: see
+    /// [`hand_over`](Self::hand_over).
+    ///
+    /// # Errors
+    ///
+    /// The server has shut down, or there is no descriptor left.
+    pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(ListenerRef::duplicate).collect()
+    }
+
+    /// Begins to shut down as [`shutdown`](Self::shutdown) does, but leaves those who wait in the kernel's
+    /// backlogs to who has got the [`listeners`](Self::listeners), so that nobody is lost or refused.
+    pub fn hand_over(&self) {
+        self.listeners.iter().for_each(ListenerRef::share);
+        self.shutdown();
+    }
+
+    /// Whether the server is well: none of its own threads has died, and the acceptor, which is asked, goes
+    /// round within this time. Handlers have no part in it, however long they take.
+    pub fn responds(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let before = self.control.rounds();
+        self.control.bell.ring();
+        while self.control.rounds() == before {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(ROUND);
+        }
+        self.control.dead().is_none()
     }
 
     /// Says that a thread has died without which the server is of no use.

@@ -22,7 +22,7 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let context = Arc::new(Context::new(config.timeouts, config.patience, config.workers / 2));
     let control = Arc::new(Control::new(Arc::clone(&context)).map_err(failed)?);
     let (workers, drain_timeout) = (config.workers, config.drain_timeout);
-    let addrs = listeners.iter().map(Listener::addr).collect();
+    let refs = listeners.iter().map(Listener::to_ref).collect();
     let (entrance, receiver) = queue(config.queue);
     let service = Service::new(handler, context);
     let pool = Pool::new(service, config, Arc::clone(&control), receiver).map_err(failed)?;
@@ -39,7 +39,7 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
         pool.parked.ready.poller.ring();
     }
     let gauges = Box::new(move || pool.gauges());
-    Ok(Handle::new(addrs, control, gauges, drain_timeout, acceptor?))
+    Ok(Handle::new(refs, control, gauges, drain_timeout, acceptor?))
 }
 
 /// Accepts until the server is to shut down, and then shuts it down.

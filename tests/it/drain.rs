@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use overfall::{OnFull, Server};
+use overfall::{
+    OnFull, Server,
+    baseline::{self, Bound},
+};
 use rustix::process::Signal;
 
 use crate::support::*;
@@ -116,6 +119,72 @@ fn a_server_takes_listeners_and_addresses_of_both_families() {
     assert_eq!(handle.local_addr(), given_addr);
     for &addr in handle.local_addrs() {
         assert_eq!(ask(&connect(addr), &format!("say {addr}")), addr.to_string());
+    }
+}
+
+#[test]
+fn who_waits_at_a_shared_listener_is_left_to_the_next_server() {
+    let given = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = given.local_addr().unwrap();
+    let settings = || Server::builder().workers(1).queue(1).patience(PATIENCE);
+    let (first, gate) = serve_lines(settings().from_shared_listener(given.try_clone().unwrap()));
+    let clients = [connect(addr), connect(addr)];
+    clients.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(1);
+    // A refusal is an overload, in which the backlog is kept short.
+    await_that("somebody is refused", || {
+        let _ = connect(addr);
+        first.metrics().refused_queue_full > 0
+    });
+    first.shutdown();
+    // It has left the listener, and the backlog is as long as before: all of these have a place.
+    await_that("it accepts no more", || first.listeners().is_err());
+    let waiting: Vec<_> = (0..50).map(|_| connect(addr)).collect();
+    waiting.iter().for_each(|client| tell(client, "say later"));
+    gate.open(2);
+    assert!(clients.iter().all(|client| hear(client) == "unblocked"));
+    first.join().unwrap();
+    let (second, _gate) = serve_lines(settings().queue(100).from_listener(given));
+    assert!(waiting.iter().all(|client| hear(client) == "later"));
+    drop(second);
+}
+
+#[test]
+fn a_server_hands_over_and_the_next_one_takes_its_place() {
+    let (first, _gate) = serve_lines(builder());
+    let kept = connect(first.local_addr());
+    assert_eq!(ask(&kept, "say 1"), "1");
+    let next = first.listeners().unwrap().remove(0);
+    first.hand_over();
+    first.join().unwrap();
+    assert_eq!(rest(&kept).unwrap(), b"");
+    assert!(first.listeners().is_err(), "it is closed");
+    let waiting = connect(first.local_addr());
+    let (second, _gate) = serve_lines(Server::builder().from_listener(next));
+    assert_eq!(second.local_addr(), first.local_addr());
+    assert_eq!(ask(&waiting, "say 2"), "2");
+}
+
+#[test]
+fn a_server_responds_whatever_its_handlers_do_until_it_has_ended() {
+    for bound in [None, Some(Bound::None), Some(Bound::Workers)] {
+        let (handler, gate) = lines();
+        let builder = builder().workers(1);
+        let handle = match bound {
+            None => builder.serve(handler),
+            Some(bound) => baseline::serve(builder, bound, handler),
+        };
+        let handle = handle.unwrap();
+        let client = connect(handle.local_addr());
+        tell(&client, "block");
+        gate.await_blocked(1);
+        assert!(handle.responds(PATIENCE), "{bound:?}");
+        gate.open(1);
+        assert_eq!(hear(&client), "unblocked");
+        drop(client);
+        handle.shutdown();
+        handle.join().unwrap();
+        assert!(!handle.responds(BRIEF), "{bound:?}");
     }
 }
 
