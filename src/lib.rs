@@ -83,7 +83,8 @@
 //! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
-//! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/upstream.rs` |
+//! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
+//! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/record.rs` |
 //! | dialing many servers | `dial/` |
 //! | the command line, its signals and output | `cli/` of the command |
 //! | the benchmark of whole servers | `bench/` of the command |

@@ -13,9 +13,9 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{config::Config, upstreams::Upstreams};
+use super::{config::Config, upstream::Upstream, upstreams::Upstreams};
 use crate::{
-    dial::{self, Cancel, Class, dial_with},
+    dial::{self, Cancel, Class, Outcome, dial_with},
     error::{Error, Result},
     sys::wait::{Bell, poll_until},
 };
@@ -28,17 +28,16 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Begins to check; `died` is called if the thread panics, and `tidy` once in a while.
+    /// Begins to check; `died` is called if the thread panics.
     pub(super) fn start(
         upstreams: Arc<Upstreams>,
         config: Config,
         died: impl FnOnce() + Send + 'static,
-        tidy: Box<dyn Fn() + Send>,
     ) -> Result<Self> {
         let stop = Arc::new(Stop::new()?);
         let told = Arc::clone(&stop);
         let run = move || {
-            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told, &*tidy));
+            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told));
             if panic::catch_unwind(run).is_err() {
                 died();
             }
@@ -82,48 +81,66 @@ impl Stop {
 
 /// Upstreams are checked in so many parts of the interval, so that not all are dialed at once.
 const PARTS: usize = 4;
-/// One that has gone down is checked as often as this,
+/// One that has gone down, or has come and is used only once it is reached, is checked as often as this,
 const OFTEN: Duration = Duration::from_millis(50);
 /// for so long.
 const RECENTLY: Duration = Duration::from_secs(10);
 
 /// Checks until it is told to end.
-fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop, tidy: &dyn Fn()) {
+fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
     let pause = config.check_interval / PARTS as u32;
+    let how = how(config, pause);
+    let mut parts = (0..PARTS as u64).cycle();
+    let mut next = Instant::now();
+    while !stop.stopped.load(SeqCst) {
+        let now = Instant::now();
+        if now >= next {
+            let part = parts.next().unwrap_or_default();
+            let mut due = upstreams.all();
+            due.retain(|upstream| upstream.id.number % PARTS as u64 == part);
+            check(upstreams, &due, &how, stop);
+            next = (next + pause).max(Instant::now());
+        }
+        upstreams.report();
+        upstreams.tidy(Instant::now());
+        let urgent = upstreams.urgent(RECENTLY);
+        let until = if urgent.is_empty() { next } else { next.min(Instant::now() + OFTEN) };
+        let mut fds =
+            [PollFd::new(&stop.bell, PollFlags::IN), PollFd::new(&upstreams.to_check, PollFlags::IN)];
+        // It fails only for lack of memory; then the next check comes early.
+        let _ = poll_until(&mut fds, Some(until));
+        upstreams.to_check.silence();
+        if !stop.stopped.load(SeqCst) {
+            check(upstreams, &upstreams.urgent(RECENTLY), &how, stop);
+        }
+    }
+}
+
+/// Finds out which addresses of a name can be reached, before anybody is sent there: a name such as
+/// `localhost` may have some at which nobody listens.
+pub(super) fn first(upstreams: &Arc<Upstreams>, config: &Config) -> Result<()> {
+    let how = how(config, FIRST.min(config.check_interval));
+    check(upstreams, &upstreams.urgent(RECENTLY), &how, &Stop::new()?);
+    Ok(())
+}
+
+/// How long the start waits for those.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// How a check is made that may take so long.
+fn how(config: &Config, time: Duration) -> dial::Config {
     let how = dial::Config {
         // So that one that does not answer keeps no other from being checked.
-        timeout: pause.max(Duration::from_millis(1)),
+        timeout: time.max(Duration::from_millis(1)),
         connect_only: config.check_expect.is_none() && config.check_send.is_empty(),
         send: config.check_send.clone(),
         expect: config.check_expect.clone(),
         ..dial::Config::default()
     };
     let path = config.http.as_ref().and_then(|http| http.check_path.as_deref());
-    let how = match path {
+    match path {
         None => how,
         Some(path) => dial::Config { connect_only: false, ..asks_for(path, how) },
-    };
-    let mut parts = (0..PARTS).cycle();
-    let mut next = Instant::now();
-    while !stop.stopped.load(SeqCst) {
-        let now = Instant::now();
-        if now >= next {
-            let part = parts.next().unwrap_or_default();
-            check(upstreams, (part..upstreams.all.len()).step_by(PARTS).collect(), &how, stop);
-            next = (next + pause).max(Instant::now());
-        }
-        upstreams.report();
-        tidy();
-        let down = upstreams.down_for_less_than(RECENTLY);
-        let until = if down.is_empty() { next } else { next.min(Instant::now() + OFTEN) };
-        let mut fds =
-            [PollFd::new(&stop.bell, PollFlags::IN), PollFd::new(&upstreams.gone_down, PollFlags::IN)];
-        // It fails only for lack of memory; then the next check comes early.
-        let _ = poll_until(&mut fds, Some(until));
-        upstreams.gone_down.silence();
-        if !down.is_empty() && !stop.stopped.load(SeqCst) {
-            check(upstreams, down, &how, stop);
-        }
     }
 }
 
@@ -147,29 +164,46 @@ fn ill(reply: &[u8]) -> Option<String> {
         .then(|| format!("check failed: status {}", status.escape_ascii()))
 }
 
-fn check(upstreams: &Arc<Upstreams>, indices: Vec<usize>, how: &dial::Config, stop: &Stop) {
-    if indices.is_empty() {
+/// What a check says of an upstream.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Well,
+    Ill(String),
+    /// This side could not make it, for this reason.
+    Nothing(String),
+}
+
+impl Verdict {
+    fn of(outcome: Outcome, is_http: bool) -> Self {
+        match outcome.failure {
+            None => is_http.then(|| ill(&outcome.reply)).flatten().map_or(Self::Well, Self::Ill),
+            Some(failure) if failure.class == Class::Local => Self::Nothing(failure.message),
+            Some(failure) => Self::Ill(format!("check failed: {}", failure.class.name())),
+        }
+    }
+}
+
+fn check(upstreams: &Arc<Upstreams>, those: &[Arc<Upstream>], how: &dial::Config, stop: &Stop) {
+    if those.is_empty() {
         return;
     }
     let is_http = how.expect.as_deref() == Some(HTTP);
-    let targets: Vec<_> = indices.iter().map(|&index| upstreams.all[index].name.clone()).collect();
+    let verdict = |outcome| Verdict::of(outcome, is_http);
+    let targets: Vec<_> = those.iter().map(|upstream| upstream.addr.to_string()).collect();
     match dial_with(&targets, how, &stop.dials, &|_, _| {}) {
         Ok(_) if stop.stopped.load(SeqCst) => {}
         Ok(outcomes) => {
-            for (index, outcome) in indices.into_iter().zip(outcomes) {
-                match outcome.failure {
-                    None if let Some(cause) = is_http.then(|| ill(&outcome.reply)).flatten() => {
-                        upstreams.checked(index, Err(&cause));
+            let mut verdicts: Vec<_> = those.iter().zip(outcomes.into_iter().map(verdict)).collect();
+            // Where one address of a name can be reached, nobody misses the others.
+            verdicts.sort_by_key(|(_, verdict)| *verdict != Verdict::Well);
+            for (upstream, verdict) in verdicts {
+                match verdict {
+                    Verdict::Well => upstreams.checked(upstream, Ok(())),
+                    Verdict::Ill(cause) => upstreams.checked(upstream, Err(&cause)),
+                    Verdict::Nothing(error) if upstreams.check_lacked(upstream) => {
+                        tracing::warn!(addr = %upstream.addr, error, "an upstream cannot be checked");
                     }
-                    None => upstreams.checked(index, Ok(())),
-                    // It says nothing of the upstream.
-                    Some(failure) if failure.class == Class::Local => {
-                        tracing::warn!(error = failure.message, "an upstream cannot be checked");
-                    }
-                    Some(failure) => {
-                        let cause = format!("check failed: {}", failure.class.name());
-                        upstreams.checked(index, Err(&cause));
-                    }
+                    Verdict::Nothing(_) => {}
                 }
             }
         }

@@ -1,14 +1,13 @@
 //! What a balancer is told: its upstreams, and how it works. It knows no running balancer.
 
 use std::{
-    net::SocketAddr,
     ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
 };
 
-use super::selection::Policy;
+use super::{places::Wanted, selection::Policy};
 use crate::{
     error::{Error, Result},
     overload::Limit,
@@ -18,9 +17,9 @@ use crate::{
 /// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Its address, HOST:PORT. A name is resolved once; its addresses are tried in turn.
+    /// Its address, HOST:PORT. Each address of a name is an upstream of its own.
     pub name: String,
-    /// Its share of the connections beside the others', 1 to 1,000.
+    /// Its share of the connections beside the others', 1 to 1,000; each address of a name has it.
     pub weight: u32,
 }
 
@@ -202,19 +201,19 @@ impl Config {
         }
     }
 
-    /// All addresses of each upstream.
-    pub(super) fn resolve(&self) -> Result<Vec<Vec<SocketAddr>>> {
-        let mut all: Vec<Vec<SocketAddr>> = Vec::new();
-        for UpstreamConfig { name, .. } in &self.upstreams {
+    /// The upstreams, each address of a name by itself.
+    pub(super) fn resolve(&self) -> Result<Vec<Wanted>> {
+        let mut all: Vec<Wanted> = Vec::new();
+        for UpstreamConfig { name, weight } in &self.upstreams {
             let addrs = names::resolve(name)
                 .map_err(|error| Error::upstream(format!("the upstream {name} cannot be found: {error}")))?;
             if addrs.first().is_none_or(|addr| addr.port() == 0) {
                 return Err(Error::upstream(format!("the upstream {name} has no port; give 1 to 65535")));
             }
-            if all.iter().flatten().any(|addr| addrs.contains(addr)) {
+            if all.iter().any(|other| addrs.contains(&other.addr)) {
                 return Err(Error::upstream(format!("the upstream {name} is given twice; give each once")));
             }
-            all.push(addrs);
+            all.extend(addrs.into_iter().map(|addr| Wanted { name: name.clone(), addr, weight: *weight }));
         }
         Ok(all)
     }

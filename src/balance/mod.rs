@@ -22,9 +22,11 @@ pub(crate) mod flow;
 mod http;
 mod line;
 mod places;
+mod record;
 mod refusals;
 mod selection;
 mod settings;
+mod spares;
 mod status;
 mod tcp;
 mod tried;
@@ -35,13 +37,13 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use self::{
     checks::Checks,
     flow::Pipes,
-    http::{access::AccessLog, proxy::Proxy, spares::Spares},
+    http::{access::AccessLog, proxy::Proxy},
     tcp::Tcp,
     upstreams::Upstreams,
 };
@@ -68,34 +70,31 @@ const MOST_PIPES: usize = 256;
 /// twice, or is an address that the server listens on.
 pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
     config.validate()?;
-    let addrs = config.resolve()?;
+    let wanted = config.resolve()?;
     settings::log(&config);
-    let upstreams = Upstreams::new(&config, addrs, server.patience_in_force());
+    let upstreams = Upstreams::new(&config, server.patience_in_force());
     let upstreams = upstreams.map_err(|errno| Error::start("the balancer", errno))?;
+    upstreams.set(&wanted, &config);
+    checks::first(&upstreams, &config)?;
     // Both sides have one; a bulk has a pipe, and a check a socket and a bell.
     let pipes = (descriptor_limit() / PIPES_SHARE).clamp(1, MOST_PIPES);
     let server = server.descriptors(2, 2 * pipes + 2 * config.upstreams.len().min(descriptor_limit() / 8));
     let (pipes, shared) = (Pipes::new(pipes), Arc::clone(&upstreams));
-    let mut tidy: Box<dyn Fn() + Send> = Box::new(|| {});
     let mut log = None;
     let handle = match config.http.clone() {
         None => server.serve(Tcp::new(shared, config.clone(), pipes))?,
         Some(http) => {
-            let spares = Arc::new(Spares::new(config.upstreams.len()));
             log = http.access_log.as_deref().map(open_log).transpose()?;
-            let proxy = Proxy::new(shared, config.clone(), http, Arc::clone(&spares), log.clone(), pipes);
-            tidy = Box::new(move || spares.tidy(Instant::now()));
+            let proxy = Proxy::new(shared, config.clone(), http, log.clone(), pipes);
             server.serve(proxy)?
         }
     };
-    if let Some(own) =
-        upstreams.all.iter().find(|upstream| upstream.is_at(|addr| is_own(addr, handle.local_addrs())))
-    {
+    if let Some(own) = upstreams.all().iter().find(|upstream| is_own(upstream.addr, handle.local_addrs())) {
         let sentence = format!("the upstream {} is the balancer's own address; give another", own.name);
         return Err(Error::upstream(sentence));
     }
     let died = handle.on_death("the thread that checks upstreams");
-    let checks = Checks::start(Arc::clone(&upstreams), config, died, tidy)?;
+    let checks = Checks::start(Arc::clone(&upstreams), config, died)?;
     Ok(Balancer { _checks: checks, handle, upstreams, log })
 }
 

@@ -1,100 +1,307 @@
-//! Which upstream has a place for a connection: policy on the upstreams' records. It knows neither
-//! who waits nor how connections are made, and takes no lock.
+//! Which upstreams there are, and which of them has a place for a connection: policy on their records. It
+//! knows neither who waits nor how connections are made, and takes no lock.
 
-use std::time::Instant;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
 
 use super::{
     config::{AllDown, Config},
+    record::{Needed, Record},
     selection::{Candidate, Selection},
     tried::Tried,
-    upstream::{Needed, Record},
+    upstream::{Id, Upstream},
 };
 
 /// The places at all upstreams.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// In the order in which the upstreams were given.
-    pub(super) records: Vec<Record>,
-    weights: Vec<u32>,
+    /// Those that have left are among them until their last place is given back.
+    members: Slab<Member>,
     selection: Selection,
     all_down: AllDown,
-    /// One that was away gets its share step by step.
+    /// One that was away, or has come, gets its share step by step.
     slow_start: bool,
+    /// The number of the next one.
+    next_number: u64,
+}
+
+/// An upstream that is wanted. One that has the name and the address of another is that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// As it was given,
+    pub(super) name: String,
+    /// and one of its addresses.
+    pub(super) addr: SocketAddr,
+    pub(super) weight: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) record: Record,
+    weight: u32,
+    /// Where it stands in the list of those that are wanted.
+    position: usize,
+    standing: Standing,
+    /// There are other addresses of its name.
+    has_siblings: bool,
+    /// When it came, if others were there.
+    came: Option<Instant>,
+}
+
+/// Whether an upstream may get anything, as far as it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Used,
+    /// It was never reached, and others of its name were: it is used once it is.
+    Unproven,
+    /// It gets nothing more, and goes with the last place that is taken.
+    Leaving,
+}
+
+/// Who has come and who has left.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    pub(super) came: Vec<Arc<Upstream>>,
+    pub(super) left: Vec<Arc<Upstream>>,
 }
 
 /// Connects under way at once to one upstream: one that swallows them is to hold few.
 const CONNECTING: usize = 64;
 
+impl Member {
+    fn is(&self, wanted: &Wanted) -> bool {
+        self.upstream.addr == wanted.addr && self.upstream.name == wanted.name
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.standing == Standing::Leaving
+    }
+
+    /// It is wanted, and does not wait for being reached.
+    pub(super) fn is_used(&self) -> bool {
+        self.standing == Standing::Used
+    }
+
+    /// Whether it is to be checked before its turn: it has changed of late, or it is the first check that
+    /// says whether it can be used.
+    pub(super) fn is_urgent(&self, lately: Duration, now: Instant) -> bool {
+        let is_new = !self.record.is_looked_at() && (self.came.is_some() || self.has_siblings);
+        let has_changed = match self.is_used() {
+            true => self.record.is_down_for_less_than(lately, now),
+            false => self.came.is_some_and(|came| now < came + lately),
+        };
+        is_new || has_changed
+    }
+
+    /// It is wanted, but gets nothing while others get something.
+    fn is_out(&self) -> bool {
+        self.record.is_down() || !self.is_used()
+    }
+}
+
 impl Places {
+    /// Without any upstream.
     pub(super) fn new(config: &Config) -> Self {
-        let needed = Needed { rise: config.rise, fall: config.fall };
-        let now = Instant::now();
         Self {
-            records: config.upstreams.iter().map(|_| Record::new(needed, config.limit(now))).collect(),
-            weights: config.upstreams.iter().map(|upstream| upstream.weight).collect(),
-            selection: Selection::new(config.policy, config.upstreams.len()),
+            members: Slab::new(),
+            selection: Selection::new(config.policy),
             all_down: config.all_down,
             slow_start: config.http.is_some(),
+            next_number: 0,
         }
     }
 
-    /// Takes a place for a connection that was at those upstreams that it `tried`; at which one.
-    pub(super) fn take(&mut self, tried: &Tried, now: Instant) -> Option<usize> {
-        let candidates: Vec<_> = (0..self.records.len())
-            .map(|index| Candidate {
-                weight: self.weight(index, now),
-                open: self.records[index].open(),
-                eligible: self.is_free(index, now) && !tried.contains(index, now),
-            })
-            .collect();
-        let index = self.selection.choose(&candidates)?;
-        self.records[index].taken();
-        Some(index)
+    /// Has these upstreams from now on, each of them once.
+    pub(super) fn set(&mut self, wanted: &[Wanted], config: &Config, now: Instant) -> Change {
+        let mut change = Change::default();
+        let is_first = self.members.is_empty();
+        for (_, member) in &mut self.members {
+            if !member.is_leaving() && !wanted.iter().any(|wanted| member.is(wanted)) {
+                member.standing = Standing::Leaving;
+                change.left.push(Arc::clone(&member.upstream));
+            }
+        }
+        for (position, wanted) in wanted.iter().enumerate() {
+            let came = self.want(position, wanted, config, now);
+            if let Some(member) = came.and_then(|slot| self.members.get_mut(slot)) {
+                if !is_first {
+                    member.came = Some(now);
+                    member.record.came(now);
+                }
+                change.came.push(Arc::clone(&member.upstream));
+            }
+        }
+        self.members.retain(|_, member| !member.is_leaving() || member.record.open() > 0);
+        self.settle_standings();
+        change
     }
 
-    /// The upstreams that have a place.
-    pub(super) fn free(&self, now: Instant) -> Vec<usize> {
-        (0..self.records.len()).filter(|&index| self.is_free(index, now)).collect()
+    /// Has this one at this position; its slot, if it was not there.
+    fn want(&mut self, position: usize, wanted: &Wanted, config: &Config, now: Instant) -> Option<usize> {
+        let known = self.members.iter_mut().find(|(_, member)| member.is(wanted));
+        if let Some((slot, member)) = known {
+            let came_back = member.is_leaving().then_some(slot);
+            (member.position, member.weight, member.standing) = (position, wanted.weight, Standing::Used);
+            return came_back;
+        }
+        let entry = self.members.vacant_entry();
+        let id = Id { slot: entry.key(), number: self.next_number };
+        let needed = Needed { rise: config.rise, fall: config.fall };
+        entry.insert(Member {
+            upstream: Arc::new(Upstream::new(id, wanted.name.clone(), wanted.addr)),
+            record: Record::new(needed, config.limit(now)),
+            weight: wanted.weight,
+            position,
+            standing: Standing::Used,
+            has_siblings: false,
+            came: None,
+        });
+        self.next_number += 1;
+        self.selection.comes(id.slot);
+        Some(id.slot)
+    }
+
+    /// Among the addresses of one name, those that were never reached are used only while none was.
+    fn settle_standings(&mut self) {
+        // How many there are of each name, and whether one of them was reached.
+        let mut names: HashMap<String, (usize, bool)> = HashMap::new();
+        for member in self.wanted() {
+            let (count, reached) = names.entry(member.upstream.name.clone()).or_default();
+            *count += 1;
+            *reached |= member.record.is_reached();
+        }
+        let wanted = self.members.iter_mut().map(|(_, member)| member);
+        for member in wanted.filter(|member| !member.is_leaving()) {
+            let (count, reached) = names.get(&member.upstream.name).copied().unwrap_or_default();
+            let waits = reached && !member.record.is_reached();
+            member.standing = if waits { Standing::Unproven } else { Standing::Used };
+            member.has_siblings = count > 1;
+        }
+    }
+
+    /// Those that are wanted, in no order.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().map(|(_, member)| member).filter(|member| !member.is_leaving())
+    }
+
+    /// Those that are wanted, in the order in which they are.
+    pub(super) fn in_order(&self) -> Vec<&Member> {
+        let mut members: Vec<_> = self.wanted().collect();
+        members.sort_by_key(|member| member.position);
+        members
+    }
+
+    /// Those that have left and still have something, too.
+    pub(super) fn records(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.members.iter_mut().map(|(_, member)| &mut member.record)
+    }
+
+    /// One of them, if it is still there.
+    pub(super) fn member(&self, id: Id) -> Option<&Member> {
+        self.members.get(id.slot).filter(|member| member.upstream.id == id)
+    }
+
+    pub(super) fn record(&mut self, id: Id) -> Option<&mut Record> {
+        let member = self.members.get_mut(id.slot).filter(|member| member.upstream.id == id);
+        member.map(|member| &mut member.record)
+    }
+
+    /// Takes a place for a connection that was at those upstreams that it `tried`; at which one.
+    pub(super) fn take(&mut self, tried: &Tried, now: Instant) -> Option<Arc<Upstream>> {
+        let candidate = |member: &Member| Candidate {
+            weight: self.weight(member, now),
+            open: member.record.open(),
+            eligible: self.is_free(member, now) && !tried.contains(member.upstream.id.number, now),
+        };
+        let candidates: Vec<_> = (0..self.selection.slots())
+            .map(|slot| self.members.get(slot).map_or(Candidate::NOBODY, candidate))
+            .collect();
+        let slot = self.selection.choose(&candidates)?;
+        let member = self.members.get_mut(slot)?;
+        member.record.taken();
+        Some(Arc::clone(&member.upstream))
+    }
+
+    /// The connection of a place was made, which took so long.
+    pub(super) fn connected(&mut self, id: Id, took: Duration) {
+        self.reaches(id, |record| record.connected(took));
+    }
+
+    /// An upstream was checked. Whether that changes its state.
+    pub(super) fn checked(&mut self, id: Id, went_well: bool, now: Instant) -> bool {
+        self.reaches(id, |record| record.checked(went_well, now)).unwrap_or(false)
+    }
+
+    /// A place was given back, whose connection was still being made or not.
+    pub(super) fn given_back(&mut self, id: Id, connecting: bool) {
+        if let Some(record) = self.record(id) {
+            record.given_back(connecting);
+            let is_last = record.open() == 0;
+            if is_last && self.member(id).is_some_and(Member::is_leaving) {
+                self.members.remove(id.slot);
+            }
+        }
+    }
+
+    /// Does what may say for the first time that an upstream can be reached.
+    fn reaches<T>(&mut self, id: Id, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        let record = self.record(id)?;
+        let before = record.is_reached();
+        let done = act(record);
+        if record.is_reached() != before {
+            self.settle_standings();
+        }
+        Some(done)
+    }
+
+    /// The numbers of the upstreams that have a place.
+    pub(super) fn free(&self, now: Instant) -> Vec<u64> {
+        let free = self.wanted().filter(|member| self.is_free(member, now));
+        free.map(|member| member.upstream.id.number).collect()
     }
 
     pub(super) fn has_any(&self, now: Instant) -> bool {
-        (0..self.records.len()).any(|index| self.is_free(index, now))
+        self.wanted().any(|member| self.is_free(member, now))
     }
 
     /// Whether there is an upstream for connections at all, free or not.
     pub(super) fn may_come(&self, now: Instant) -> bool {
-        (0..self.records.len()).any(|index| self.may_serve(index, now))
+        self.wanted().any(|member| self.may_serve(member, now))
     }
 
     /// How many places there are at those that are up.
     pub(super) fn count(&self) -> usize {
-        let up = self.records.iter().filter(|record| !record.is_down());
-        up.map(|record| record.limit().unwrap_or(CONNECTING)).sum()
+        let up = self.wanted().filter(|member| !member.is_out());
+        up.map(|member| member.record.limit().unwrap_or(CONNECTING)).sum()
     }
 
     /// Its share beside the others': one that may have more gets more, and one that was away gets less.
-    fn weight(&self, index: usize, now: Instant) -> u32 {
-        let record = &self.records[index];
-        let limit = record.limit().map_or(1, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
-        let weight = self.weights[index].saturating_mul(limit);
-        if self.slow_start { weight.saturating_mul(record.share(now)) } else { weight }
+    fn weight(&self, member: &Member, now: Instant) -> u32 {
+        let limit = member.record.limit().map_or(1, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        let weight = member.weight.saturating_mul(limit);
+        if self.slow_start { weight.saturating_mul(member.record.share(now)) } else { weight }
     }
 
-    fn is_free(&self, index: usize, now: Instant) -> bool {
-        let record = &self.records[index];
+    fn is_free(&self, member: &Member, now: Instant) -> bool {
+        let record = &member.record;
         let free = record.limit().is_none_or(|limit| record.open() < limit);
         let free = free && record.connecting() < CONNECTING;
-        free && self.may_serve(index, now)
+        free && !member.is_leaving() && self.may_serve(member, now)
     }
 
-    fn may_serve(&self, index: usize, now: Instant) -> bool {
-        let record = &self.records[index];
-        let all_down = || self.records.iter().all(Record::is_down);
-        let all_out = || self.records.iter().all(|record| record.is_down() || record.is_ejected(now));
-        match record.is_down() {
-            true => self.all_down == AllDown::Try && all_down(),
+    fn may_serve(&self, member: &Member, now: Instant) -> bool {
+        let is_ejected = |member: &Member| member.record.is_ejected(now);
+        match member.is_out() {
+            true => self.all_down == AllDown::Try && self.wanted().all(Member::is_out),
             // What is ejected is there: the last of all is not given up.
-            false => !record.is_ejected(now) || all_out(),
+            false => !is_ejected(member) || self.wanted().all(|member| member.is_out() || is_ejected(member)),
         }
     }
 }
@@ -102,55 +309,184 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::config::UpstreamConfig;
 
-    fn places(most: Option<usize>, all_down: AllDown) -> Places {
-        let upstream = |name: &str| UpstreamConfig { name: name.into(), weight: 1 };
-        Places::new(&Config {
-            upstreams: vec![upstream("a"), upstream("b")],
-            max_connections_per_upstream: most,
-            all_down,
-            fall: 1,
-            ..Config::default()
-        })
+    const MS: Duration = Duration::from_millis(1);
+
+    /// `NAME:PORT`, whose address is the port of this machine.
+    fn wanted(texts: &[&str]) -> Vec<Wanted> {
+        let wanted = |text: &&str| {
+            let (name, port) = text.split_once(':').unwrap();
+            let addr = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+            Wanted { name: name.into(), addr, weight: 1 }
+        };
+        texts.iter().map(wanted).collect()
+    }
+
+    fn config(most: Option<usize>, all_down: AllDown) -> Config {
+        Config { max_connections_per_upstream: most, all_down, fall: 1, rise: 1, ..Config::default() }
+    }
+
+    fn places(config: &Config, texts: &[&str]) -> Places {
+        let mut places = Places::new(config);
+        places.set(&wanted(texts), config, Instant::now());
+        places
+    }
+
+    /// The ports of the upstreams that get places until there are none.
+    fn take_all(places: &mut Places, t: Instant) -> Vec<u16> {
+        let taken = std::iter::from_fn(|| places.take(&Tried::default(), t));
+        let mut ports: Vec<_> = taken.map(|upstream| upstream.addr.port()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    fn id(places: &Places, port: u16) -> Id {
+        places.wanted().find(|member| member.upstream.addr.port() == port).unwrap().upstream.id
+    }
+
+    fn ports(members: &[Arc<Upstream>]) -> Vec<u16> {
+        members.iter().map(|upstream| upstream.addr.port()).collect()
     }
 
     #[test]
     fn no_more_are_taken_than_there_are() {
         let t = Instant::now();
-        let mut places = places(Some(2), AllDown::Refuse);
+        let mut places = places(&config(Some(2), AllDown::Refuse), &["a:1", "b:2"]);
         assert_eq!(places.count(), 4);
-        let mut taken: Vec<_> = std::iter::from_fn(|| places.take(&Tried::default(), t)).collect();
-        taken.sort_unstable();
-        assert_eq!(taken, [0, 0, 1, 1]);
+        assert_eq!(take_all(&mut places, t), [1, 1, 2, 2]);
         assert!(places.free(t).is_empty() && !places.has_any(t) && places.may_come(t));
-        places.records[1].given_back(true);
-        assert_eq!(places.free(t), [1]);
+        let second = id(&places, 2);
+        places.given_back(second, true);
+        assert_eq!(places.free(t), [second.number]);
         let mut tried = Tried::default();
-        tried.add(1, t);
-        assert_eq!(places.take(&tried, t), None);
-        assert_eq!(places.take(&Tried::default(), t), Some(1));
+        tried.add(second.number, t);
+        assert!(places.take(&tried, t).is_none());
+        assert_eq!(take_all(&mut places, t), [2]);
     }
 
     #[test]
     fn without_a_limit_only_those_count_that_are_being_connected() {
         let t = Instant::now();
-        let mut places = places(None, AllDown::Refuse);
-        assert_eq!(std::iter::from_fn(|| places.take(&Tried::default(), t)).count(), 2 * CONNECTING);
-        places.records[0].connected(std::time::Duration::ZERO);
-        assert_eq!(places.free(t), [0]);
+        let mut places = places(&config(None, AllDown::Refuse), &["a:1", "b:2"]);
+        assert_eq!(take_all(&mut places, t).len(), 2 * CONNECTING);
+        places.connected(id(&places, 1), Duration::ZERO);
+        assert_eq!(take_all(&mut places, t), [1]);
     }
 
     #[test]
     fn what_is_down_has_no_place_unless_all_are_and_it_is_wanted() {
         let t = Instant::now();
-        for (all_down, free) in [(AllDown::Refuse, vec![]), (AllDown::Try, vec![0, 1])] {
-            let mut places = places(None, all_down);
-            assert!(places.records[0].checked(false, t));
-            assert_eq!((places.free(t), places.count()), (vec![1], CONNECTING), "{all_down:?}");
-            assert!(places.records[1].checked(false, t));
-            assert_eq!((places.free(t), places.count()), (free.clone(), 0), "{all_down:?}");
-            assert_eq!(places.may_come(t), !free.is_empty(), "{all_down:?}");
+        for (all_down, free) in [(AllDown::Refuse, 0), (AllDown::Try, 2)] {
+            let mut places = places(&config(None, all_down), &["a:1", "b:2"]);
+            assert!(places.checked(id(&places, 1), false, t));
+            assert_eq!((places.free(t).len(), places.count()), (1, CONNECTING), "{all_down:?}");
+            assert!(places.checked(id(&places, 2), false, t));
+            assert_eq!((places.free(t).len(), places.count()), (free, 0), "{all_down:?}");
+            assert_eq!(places.may_come(t), free > 0, "{all_down:?}");
+        }
+    }
+
+    #[test]
+    fn who_leaves_gets_nothing_more_and_goes_with_its_last_place() {
+        let t = Instant::now();
+        let config = config(Some(2), AllDown::Refuse);
+        let mut places = places(&config, &["a:1", "b:2"]);
+        let (first, second) = (id(&places, 1), id(&places, 2));
+        assert_eq!(take_all(&mut places, t), [1, 1, 2, 2]);
+        let change = places.set(&wanted(&["c:3", "b:2"]), &config, t);
+        assert_eq!((ports(&change.came), ports(&change.left)), (vec![3], vec![1]));
+        assert_eq!((id(&places, 2), places.count()), (second, 4));
+        places.given_back(first, true);
+        assert_eq!(take_all(&mut places, t), [3, 3]);
+        assert!(places.record(first).is_some_and(|record| record.open() == 1));
+        places.given_back(first, true);
+        assert!(places.record(first).is_none());
+        // Its slot is another's now, and nobody takes that for it.
+        places.set(&wanted(&["c:3", "b:2", "d:4"]), &config, t);
+        assert_eq!(id(&places, 4).slot, first.slot);
+        places.given_back(first, true);
+        assert_eq!(take_all(&mut places, t), [4, 4]);
+        assert!(places.record(first).is_none());
+    }
+
+    #[test]
+    fn who_is_back_before_it_has_gone_keeps_its_record() {
+        let t = Instant::now();
+        let config = config(Some(2), AllDown::Refuse);
+        let mut places = places(&config, &["a:1", "b:2"]);
+        let first = id(&places, 1);
+        assert_eq!(take_all(&mut places, t), [1, 1, 2, 2]);
+        places.set(&wanted(&["b:2"]), &config, t);
+        assert_eq!(places.count(), 2);
+        let change = places.set(&wanted(&["a:1", "b:2"]), &config, t);
+        assert_eq!((ports(&change.came), id(&places, 1)), (vec![1], first));
+        assert!(take_all(&mut places, t).is_empty());
+        // With another name it is another one.
+        let change = places.set(&wanted(&["x:1", "b:2"]), &config, t);
+        assert_eq!((ports(&change.came), ports(&change.left)), (vec![1], vec![1]));
+    }
+
+    #[test]
+    fn who_comes_gets_its_share_step_by_step_except_at_the_start() {
+        let t = Instant::now();
+        let config = Config { http: Some(Default::default()), ..config(None, AllDown::Refuse) };
+        let mut places = places(&config, &["a:1", "b:2"]);
+        places.set(&wanted(&["a:1", "b:2", "c:3"]), &config, t);
+        let shares =
+            |now| places.in_order().iter().map(|member| member.record.share(now)).collect::<Vec<_>>();
+        assert_eq!(shares(t), [100, 100, 10]);
+        assert_eq!(shares(t + Duration::from_secs(5)), [100, 100, 50]);
+    }
+
+    #[test]
+    fn who_has_come_or_gone_down_or_is_one_of_several_is_checked_before_its_turn() {
+        let t = Instant::now();
+        let config = config(Some(1), AllDown::Refuse);
+        let mut places = places(&config, &["a:1", "b:2", "b:3"]);
+        let urgent = |places: &Places, now| -> Vec<u16> {
+            let urgent = places.in_order().into_iter().filter(|member| member.is_urgent(10 * MS, now));
+            urgent.map(|member| member.upstream.addr.port()).collect()
+        };
+        assert_eq!(urgent(&places, t), [2, 3]);
+        places.checked(id(&places, 2), true, t);
+        places.record(id(&places, 3)).unwrap().check_lacked();
+        assert!(urgent(&places, t).is_empty());
+        places.set(&wanted(&["a:1", "b:2", "b:3", "c:4", "b:5"]), &config, t);
+        assert_eq!(urgent(&places, t), [4, 5]);
+        for port in [1, 4, 5] {
+            places.checked(id(&places, port), false, t);
+        }
+        // The first two were used, and the last is to be used as soon as it is reached.
+        assert_eq!(urgent(&places, t + 9 * MS), [1, 4, 5]);
+        assert!(urgent(&places, t + 10 * MS).is_empty());
+    }
+
+    #[test]
+    fn an_address_that_was_never_reached_is_used_while_none_of_its_name_was() {
+        let t = Instant::now();
+        let mut places = places(&config(Some(1), AllDown::Refuse), &["a:1", "a:2", "b:3"]);
+        assert_eq!(take_all(&mut places, t), [1, 2, 3]);
+        places.connected(id(&places, 2), MS);
+        for port in [1, 2, 3] {
+            places.given_back(id(&places, port), port != 2);
+        }
+        // Another name has nothing to do with it.
+        assert_eq!((take_all(&mut places, t), places.count()), (vec![2, 3], 2));
+        assert!(!places.checked(id(&places, 1), true, t));
+        assert_eq!((take_all(&mut places, t), places.count()), (vec![1], 3));
+    }
+
+    #[test]
+    fn where_all_others_are_down_it_is_tried_only_if_that_is_wanted() {
+        let t = Instant::now();
+        for (all_down, expected) in [(AllDown::Refuse, vec![]), (AllDown::Try, vec![1, 2])] {
+            let config = config(Some(1), all_down);
+            let mut places = places(&config, &["a:1"]);
+            places.checked(id(&places, 1), true, t);
+            places.set(&wanted(&["a:1", "a:2"]), &config, t);
+            assert!(!places.member(id(&places, 2)).is_some_and(Member::is_used));
+            assert!(places.checked(id(&places, 1), false, t));
+            assert_eq!(take_all(&mut places, t), expected);
         }
     }
 }

@@ -22,6 +22,9 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// In place of one that is not there.
+    pub(super) const NOBODY: Self = Self { weight: 0, open: 0, eligible: false };
+
     /// Which of two has fewer connections for its weight.
     fn load_beside(&self, other: &Self) -> Ordering {
         let load = |one: &Self, other: &Self| one.open as u64 * u64::from(other.weight);
@@ -38,11 +41,22 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub(super) fn new(policy: Policy, upstreams: usize) -> Self {
-        Self { policy, credits: vec![0; upstreams] }
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, credits: Vec::new() }
     }
 
-    /// The next one of those that are eligible, if any is.
+    /// How many there were at once, and have been numbered from 0.
+    pub(super) fn slots(&self) -> usize {
+        self.credits.len()
+    }
+
+    /// There is one with this number now, which may have been another's before.
+    pub(super) fn comes(&mut self, slot: usize) {
+        self.credits.resize(self.slots().max(slot + 1), 0);
+        self.credits[slot] = 0;
+    }
+
+    /// The next one of those that are eligible, if any is. There is a candidate for each slot.
     pub(super) fn choose(&mut self, candidates: &[Candidate]) -> Option<usize> {
         match self.policy {
             Policy::LeastConnections => self.least(candidates),
@@ -88,9 +102,15 @@ mod tests {
         weights.iter().map(|&weight| Candidate { weight, open: 0, eligible: true }).collect()
     }
 
+    fn selection(policy: Policy, upstreams: usize) -> Selection {
+        let mut selection = Selection::new(policy);
+        (0..upstreams).for_each(|slot| selection.comes(slot));
+        selection
+    }
+
     /// Chooses so often, and counts each connection as open.
     fn spread(policy: Policy, candidates: &mut [Candidate], times: usize) -> Vec<usize> {
-        let mut selection = Selection::new(policy, candidates.len());
+        let mut selection = selection(policy, candidates.len());
         for _ in 0..times {
             let chosen = selection.choose(candidates).unwrap();
             candidates[chosen].open += 1;
@@ -108,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_weighted_turns_are_even() {
-        let mut selection = Selection::new(Policy::RoundRobin, 3);
+        let mut selection = selection(Policy::RoundRobin, 3);
         let candidates = candidates(&[5, 1, 1]);
         let turns: Vec<_> = (0..7).map(|_| selection.choose(&candidates).unwrap()).collect();
         assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
@@ -116,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_least_loaded_comes_first_and_equals_take_turns() {
-        let mut selection = Selection::new(Policy::LeastConnections, 3);
+        let mut selection = selection(Policy::LeastConnections, 3);
         let mut candidates = candidates(&[1, 1, 1]);
         candidates[0].open = 2;
         let turns: Vec<_> = (0..4).map(|_| selection.choose(&candidates).unwrap()).collect();
@@ -126,7 +146,7 @@ mod tests {
     #[test]
     fn idle_upstreams_take_turns_by_weight() {
         // Each connection has ended before the next comes.
-        let mut selection = Selection::new(Policy::LeastConnections, 3);
+        let mut selection = selection(Policy::LeastConnections, 3);
         let candidates = candidates(&[250, 100, 50]);
         let mut counts = [0; 3];
         (0..400).for_each(|_| counts[selection.choose(&candidates).unwrap()] += 1);
@@ -136,12 +156,24 @@ mod tests {
     #[test]
     fn only_the_eligible_are_chosen() {
         for policy in [Policy::LeastConnections, Policy::RoundRobin] {
-            let mut selection = Selection::new(policy, 3);
+            let mut selection = selection(policy, 3);
             let mut candidates = candidates(&[1, 1, 1]);
             candidates[1].eligible = false;
             assert!((0..10).all(|_| selection.choose(&candidates) != Some(1)));
             candidates.iter_mut().for_each(|candidate| candidate.eligible = false);
             assert_eq!(selection.choose(&candidates), None);
         }
+    }
+
+    #[test]
+    fn who_comes_to_a_slot_begins_anew() {
+        let mut selection = selection(Policy::RoundRobin, 2);
+        let mut two = candidates(&[1, 3]);
+        assert_eq!((0..2).map(|_| selection.choose(&two).unwrap()).collect::<Vec<_>>(), [1, 0]);
+        selection.comes(0);
+        selection.comes(2);
+        two[1] = Candidate::NOBODY;
+        let three = [&two[..], &candidates(&[1])].concat();
+        assert_eq!((0..4).map(|_| selection.choose(&three).unwrap()).collect::<Vec<_>>(), [0, 2, 0, 2]);
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// In the order in which they were given.
+    /// In the order in which they were given, the addresses of one name in their own order.
     pub upstreams: Vec<UpstreamStatus>,
     /// Connections that wait for a place at an upstream now.
     pub waiting: usize,
@@ -32,10 +32,13 @@ pub struct Snapshot {
 pub struct UpstreamStatus {
     /// As it was given.
     pub name: String,
-    /// Its address; of several, the one that is tried first.
+    /// Its address: each address of a name is an upstream of its own.
     pub addr: SocketAddr,
     /// It is used.
     pub up: bool,
+    /// A connection to it was made, or a check of it went well. Among several addresses of a name, one that
+    /// was never reached is not used, and nobody is told that it is down.
+    pub reached: bool,
     /// Connections that it has now.
     pub open: usize,
     /// Connections that are being made.

@@ -38,8 +38,6 @@ enum Stage {
     Connecting {
         lease: Lease,
         tried: Tried,
-        /// Which of the upstream's addresses it is, counted from the one that is tried first.
-        attempt: usize,
     },
     Relaying(Relaying),
     Ended,
@@ -83,9 +81,7 @@ impl Handler for Tcp {
         loop {
             let next = match mem::replace(&mut relay.stage, Stage::Ended) {
                 Stage::Waiting { waiter } => self.wait(connection, relay, waiter)?,
-                Stage::Connecting { lease, tried, attempt } => {
-                    self.await_upstream(connection, relay, lease, tried, attempt)?
-                }
+                Stage::Connecting { lease, tried } => self.await_upstream(connection, relay, lease, tried)?,
                 Stage::Relaying(relaying) => self.relay(connection, relay, relaying)?,
                 Stage::Ended => Some(Next::Close),
             };
@@ -106,8 +102,8 @@ impl Handler for Tcp {
                 }
                 self.ready(connection, relay)
             }
-            Stage::Connecting { lease, tried, attempt } => {
-                relay.stage = self.go_on(connection, relay.came, lease, tried, attempt, Errno::TIMEDOUT)?;
+            Stage::Connecting { lease, tried } => {
+                relay.stage = self.go_on(connection, relay.came, lease, tried, Errno::TIMEDOUT)?;
                 self.ready(connection, relay)
             }
             stage => {
@@ -158,19 +154,18 @@ impl Tcp {
         relay: &mut Relay,
         mut lease: Lease,
         tried: Tried,
-        attempt: usize,
     ) -> io::Result<Option<Next>> {
         relay.stage = match connected(connection) {
             Ok(true) => {
-                lease.connected(attempt);
+                lease.connected();
                 Stage::Relaying(Relaying { lease, tried, both: Both::default() })
             }
             Ok(false) if connection.client().is_gone() => return Ok(Some(Next::Close)),
             Ok(false) => {
-                relay.stage = Stage::Connecting { lease, tried, attempt };
+                relay.stage = Stage::Connecting { lease, tried };
                 return Ok(Some(Next::Park));
             }
-            Err(errno) => self.go_on(connection, relay.came, lease, tried, attempt, errno)?,
+            Err(errno) => self.go_on(connection, relay.came, lease, tried, errno)?,
         };
         Ok(None)
     }
@@ -233,52 +228,34 @@ impl Tcp {
         lease: Lease,
         tried: Tried,
     ) -> io::Result<Stage> {
-        self.connect_to(connection, came, lease, tried, 0)
-    }
-
-    fn connect_to(
-        &self,
-        connection: &mut Connection<'_>,
-        came: Instant,
-        lease: Lease,
-        tried: Tried,
-        attempt: usize,
-    ) -> io::Result<Stage> {
-        match connect::begin(&lease.upstream().addr(attempt)) {
+        match connect::begin(&lease.upstream().addr) {
             Ok(socket) => {
                 connection.join(socket, Instant::now() + self.config.connect_timeout);
-                Ok(Stage::Connecting { lease, tried, attempt })
+                Ok(Stage::Connecting { lease, tried })
             }
-            Err(errno) => self.go_on(connection, came, lease, tried, attempt, errno),
+            Err(errno) => self.go_on(connection, came, lease, tried, errno),
         }
     }
 
-    /// After a connect in vain: to the upstream's next address, or to another upstream.
+    /// After a connect in vain: to another upstream.
     fn go_on(
         &self,
         connection: &mut Connection<'_>,
         came: Instant,
         mut lease: Lease,
         mut tried: Tried,
-        attempt: usize,
         errno: Errno,
     ) -> io::Result<Stage> {
-        let has_next = attempt + 1 < lease.upstream().addrs();
-        if errno == Errno::ADDRNOTAVAIL && has_next {
-            return self.connect_to(connection, came, lease, tried, attempt + 1);
-        }
         if connect::is_own_lack(errno) {
             // It says nothing of the upstream, and may be over soon.
             self.pipes.give_up_spare();
             lease.lacked(errno);
-        } else if errno != Errno::CONNRESET && has_next {
-            return self.connect_to(connection, came, lease, tried, attempt + 1);
         } else {
             tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
             // One that took it and then reset it is busy, and not away.
             if errno == Errno::CONNRESET { lease.was_busy() } else { lease.failed(errno) }
         }
-        tried.add(lease.index, Instant::now());
+        tried.add(lease.upstream().id.number, Instant::now());
         drop(lease);
         self.find_place(connection, came, tried)
     }
@@ -294,7 +271,7 @@ impl Tcp {
         tried: &Tried,
     ) -> io::Result<Option<Stage>> {
         let mut tried = tried.clone();
-        tried.add(lease.index, Instant::now());
+        tried.add(lease.upstream().id.number, Instant::now());
         let is_reset = connection.sides().is_some_and(|(_, upstream, _)| upstream.wire.failed());
         if is_reset {
             lease.was_busy();

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 /// The upstreams at which a connection has been in vain. They are forgotten after a while: meanwhile
 /// they may have recovered.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tried(Vec<(usize, Instant)>);
+pub(super) struct Tried(Vec<(u64, Instant)>);
 
 /// That while.
 const FORGOTTEN: Duration = Duration::from_millis(100);
 
 impl Tried {
-    pub(super) fn add(&mut self, index: usize, now: Instant) {
-        self.0.retain(|&(other, _)| other != index);
-        self.0.push((index, now));
+    pub(super) fn add(&mut self, number: u64, now: Instant) {
+        self.0.retain(|&(other, _)| other != number);
+        self.0.push((number, now));
     }
 
     /// Whether it was anywhere, however long ago.
@@ -22,8 +22,8 @@ impl Tried {
         !self.0.is_empty()
     }
 
-    pub(super) fn contains(&self, index: usize, now: Instant) -> bool {
-        self.0.iter().any(|&(other, at)| other == index && now < at + FORGOTTEN)
+    pub(super) fn contains(&self, number: u64, now: Instant) -> bool {
+        self.0.iter().any(|&(other, at)| other == number && now < at + FORGOTTEN)
     }
 
     /// When the next one is forgotten.

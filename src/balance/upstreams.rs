@@ -3,7 +3,6 @@
 //! made.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +13,8 @@ use rustix::io::Errno;
 use super::{
     config::Config,
     line,
-    places::Places,
+    places::{Change, Member, Places, Wanted},
+    record::Record,
     refusals::{self, Refusals},
     status::Snapshot,
     tried::Tried,
@@ -34,15 +34,14 @@ pub(super) type Turn = line::Turn<Lease>;
 /// All upstreams and the line before them.
 #[derive(Debug)]
 pub(super) struct Upstreams {
-    pub(super) all: Vec<Upstream>,
     /// Whether an upstream may have so many connections only. Then who waits in line waits for one to end,
     /// and otherwise for one to be made.
     limited: bool,
     patience: Duration,
     /// Who may wait in line, and for how long.
     gate: Gate,
-    /// Rings when an upstream has gone down, and is to be checked soon.
-    pub(super) gone_down: Bell,
+    /// Rings when an upstream has come or has gone down, and is to be checked soon.
+    pub(super) to_check: Bell,
     shared: Mutex<Shared>,
 }
 
@@ -73,7 +72,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Lease {
     upstreams: Arc<Upstreams>,
-    pub(super) index: usize,
+    upstream: Arc<Upstream>,
     pub(super) since: Instant,
     /// It is not yet connected.
     connecting: bool,
@@ -97,17 +96,16 @@ enum Says {
 
 impl Lease {
     pub(super) fn upstream(&self) -> &Upstream {
-        &self.upstreams.all[self.index]
+        &self.upstream
     }
 
-    /// Says that the connection was made, at this attempt.
-    pub(super) fn connected(&mut self, attempt: usize) {
+    /// Says that the connection was made.
+    pub(super) fn connected(&mut self) {
         if !std::mem::take(&mut self.connecting) {
             return;
         }
-        self.upstream().reached(attempt);
         let mut shared = self.upstreams.shared.lock();
-        shared.places.records[self.index].connected(self.since.elapsed());
+        shared.places.connected(self.upstream.id, self.since.elapsed());
         // There is room for another one to be connected.
         if !self.upstreams.limited {
             self.upstreams.gate.turn(Instant::now(), !shared.line.is_empty());
@@ -118,7 +116,7 @@ impl Lease {
     /// Says that there is a connection already.
     pub(super) fn reused(&mut self) {
         if std::mem::take(&mut self.connecting) {
-            self.upstreams.shared.lock().places.records[self.index].reused();
+            self.record(Record::reused);
         }
     }
 
@@ -135,9 +133,10 @@ impl Lease {
     /// Says that it had the request and has failed to serve it.
     pub(super) fn unserved(&mut self) {
         self.says = Says::Nothing;
-        if self.upstreams.shared.lock().places.records[self.index].unserved(Instant::now()) {
+        if self.record(|record| record.unserved(Instant::now())) == Some(true) {
             tracing::warn!(
-                upstream = self.upstream().name,
+                upstream = self.upstream.name,
+                addr = %self.upstream.addr,
                 "fails to serve requests; the others get them for a while"
             );
         }
@@ -146,28 +145,35 @@ impl Lease {
     /// Says that the connection could not be made, and why.
     pub(super) fn failed(&self, errno: Errno) {
         let mut shared = self.upstreams.shared.lock();
-        if shared.places.records[self.index].connect_failed(Instant::now()) {
-            self.upstreams.turned(shared, self.index, Err(&format!("connecting failed: {errno}")));
+        let record = shared.places.record(self.upstream.id);
+        if record.is_some_and(|record| record.connect_failed(Instant::now())) {
+            let cause = format!("connecting failed: {errno}");
+            self.upstreams.turned(shared, &self.upstream, Err(&cause));
         }
     }
 
     /// Says that the upstream was there, but has reset the connection.
     pub(super) fn was_busy(&mut self) {
         self.says = Says::Nothing;
-        self.upstreams.shared.lock().places.records[self.index].was_busy();
+        self.record(Record::was_busy);
     }
 
     /// Says that this side had no descriptor or port for the connection.
     pub(super) fn lacked(&self, errno: Errno) {
         let mut shared = self.upstreams.shared.lock();
-        shared.places.records[self.index].lacked();
+        shared.places.record(self.upstream.id).into_iter().for_each(Record::lacked);
         let now = Instant::now();
         if shared.lack_reported.is_none_or(|at| now >= at + REPORTS) {
             shared.lack_reported = Some(now);
             drop(shared);
-            let upstream = &self.upstream().name;
+            let upstream = &self.upstream.name;
             tracing::warn!(upstream, error = %errno, "this side cannot connect: it is short of descriptors, memory or ports");
         }
+    }
+
+    /// The upstream's record is there while the place is held; it may go when that was given back.
+    fn record<T>(&self, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        self.upstreams.shared.lock().places.record(self.upstream.id).map(act)
     }
 }
 
@@ -187,14 +193,13 @@ impl Lease {
         let now = Instant::now();
         let gate = &self.upstreams.gate;
         let mut shared = self.upstreams.shared.lock();
-        shared.places.records[self.index].given_back(self.connecting);
-        let record = &mut shared.places.records[self.index];
         match self.says {
             Says::Answered(took) => {
-                record.served();
                 if let Some(took) = took {
-                    record.answered(now, took);
                     gate.answered(took);
+                }
+                if let Some(record) = shared.places.record(self.upstream.id) {
+                    record.answered(now, took);
                 }
             }
             Says::Held if !self.connecting && now - self.since <= self.upstreams.patience => {
@@ -202,6 +207,7 @@ impl Lease {
             }
             Says::Held | Says::Nothing => {}
         }
+        shared.places.given_back(self.upstream.id, self.connecting);
         if self.upstreams.limited {
             gate.turn(now, !shared.line.is_empty());
         }
@@ -214,27 +220,34 @@ impl Lease {
 const LONGEST: Duration = Duration::from_secs(5);
 
 impl Upstreams {
-    pub(super) fn new(
-        config: &Config,
-        addrs: Vec<Vec<SocketAddr>>,
-        patience: Duration,
-    ) -> rustix::io::Result<Arc<Self>> {
-        let all = config.upstreams.iter().zip(addrs);
-        let all = all.map(|(config, addrs)| Upstream::new(config, addrs)).collect();
+    /// Without any upstream, so far.
+    pub(super) fn new(config: &Config, patience: Duration) -> rustix::io::Result<Arc<Self>> {
         let places = Places::new(config);
         // Who waits here costs nothing more, so that there is no need to leave anybody waiting.
         // A request's own time is not its wait in the upstream, which would make the line longer.
         let longest = if config.http.is_some() { Duration::ZERO } else { LONGEST };
-        let terms = Terms { patience, servers: places.count(), refusal_budget: 1.0, longest };
+        let terms = Terms { patience, servers: 1, refusal_budget: 1.0, longest };
         let shared = Shared { places, line: Line::new(), refusals: Refusals::default(), lack_reported: None };
         Ok(Arc::new(Self {
-            all,
             limited: config.limit(Instant::now()).is_some(),
             patience,
             gate: Gate::new(terms, Instant::now()),
-            gone_down: Bell::new()?,
+            to_check: Bell::new()?,
             shared: Mutex::new(shared),
         }))
+    }
+
+    /// Has these upstreams from now on, each of them once. One that leaves gets nothing more, and what is
+    /// under way there goes on.
+    pub(super) fn set(self: &Arc<Self>, wanted: &[Wanted], config: &Config) -> Change {
+        let mut shared = self.shared.lock();
+        let change = shared.places.set(wanted, config, Instant::now());
+        self.gate.set_servers(shared.places.count());
+        self.serve_line(shared);
+        change.came.iter().for_each(|upstream| upstream.spares.reopen());
+        change.left.iter().for_each(|upstream| upstream.spares.close());
+        self.to_check.ring();
+        change
     }
 
     /// A place for a connection that came at this time and was at those upstreams that it `tried`; a
@@ -329,11 +342,11 @@ impl Upstreams {
     }
 
     fn lease(self: &Arc<Self>, shared: &mut Shared, tried: &Tried, now: Instant) -> Option<Lease> {
-        let index = shared.places.take(tried, now)?;
+        let upstream = shared.places.take(tried, now)?;
         self.look_at_limits(shared, now, false);
         Some(Lease {
             upstreams: Arc::clone(self),
-            index,
+            upstream,
             since: now,
             connecting: true,
             says: Says::Held,
@@ -349,7 +362,7 @@ impl Upstreams {
         }
         let waiting = refused || !shared.line.is_empty();
         let before = shared.places.count();
-        shared.places.records.iter_mut().for_each(|record| record.look_at_limit(now, waiting));
+        shared.places.records().for_each(|record| record.look_at_limit(now, waiting));
         let count = shared.places.count();
         if count != before {
             self.gate.set_servers(count);
@@ -394,43 +407,78 @@ impl Upstreams {
     }
 
     /// Takes note of a check.
-    pub(super) fn checked(self: &Arc<Self>, index: usize, result: Result<(), &str>) {
+    pub(super) fn checked(self: &Arc<Self>, upstream: &Upstream, result: Result<(), &str>) {
         let mut shared = self.shared.lock();
-        if shared.places.records[index].checked(result.is_ok(), Instant::now()) {
-            self.turned(shared, index, result);
+        let before = shared.places.count();
+        let has_turned = shared.places.checked(upstream.id, result.is_ok(), Instant::now());
+        if has_turned {
+            self.turned(shared, upstream, result);
+        } else if shared.places.count() != before {
+            // It was reached for the first time.
+            self.gate.set_servers(shared.places.count());
+            self.serve_line(shared);
         }
     }
 
     /// Draws the conclusions of a change of an upstream's state, for this reason.
-    fn turned(self: &Arc<Self>, shared: MutexGuard<'_, Shared>, index: usize, result: Result<(), &str>) {
+    fn turned(
+        self: &Arc<Self>,
+        shared: MutexGuard<'_, Shared>,
+        upstream: &Upstream,
+        result: Result<(), &str>,
+    ) {
         self.gate.set_servers(shared.places.count());
+        let is_missed = shared.places.member(upstream.id).is_some_and(Member::is_used);
         // When the last one is down, they may be tried in spite of it.
         self.serve_line(shared);
-        let upstream = &self.all[index].name;
+        let Upstream { name, addr, .. } = upstream;
         match result {
-            Ok(()) => tracing::info!(upstream, "up again"),
+            _ if !is_missed => {}
+            Ok(()) => tracing::info!(upstream = name, %addr, "up again"),
             Err(cause) => {
-                self.gone_down.ring();
-                tracing::warn!(upstream, cause, "down");
+                self.to_check.ring();
+                tracing::warn!(upstream = name, %addr, cause, "down");
             }
         }
     }
 
-    /// Those that have gone down so recently.
-    pub(super) fn down_for_less_than(&self, time: Duration) -> Vec<usize> {
+    /// All of them that are wanted.
+    pub(super) fn all(&self) -> Vec<Arc<Upstream>> {
+        self.those(|_| true)
+    }
+
+    /// Takes note of a check that this side could not make; whether that is worth telling.
+    pub(super) fn check_lacked(&self, upstream: &Upstream) -> bool {
+        let mut shared = self.shared.lock();
+        shared.places.record(upstream.id).into_iter().for_each(Record::check_lacked);
+        shared.places.member(upstream.id).is_some_and(Member::is_used)
+    }
+
+    /// Those that are to be checked before their turn.
+    pub(super) fn urgent(&self, lately: Duration) -> Vec<Arc<Upstream>> {
         let now = Instant::now();
+        self.those(|member| member.is_urgent(lately, now))
+    }
+
+    fn those(&self, are_meant: impl Fn(&Member) -> bool) -> Vec<Arc<Upstream>> {
         let shared = self.shared.lock();
-        let records = shared.places.records.iter().enumerate();
-        let recent = records.filter(|(_, record)| record.is_down_for_less_than(time, now));
-        recent.map(|(index, _)| index).collect()
+        let meant = shared.places.wanted().filter(|member| are_meant(member));
+        meant.map(|member| Arc::clone(&member.upstream)).collect()
+    }
+
+    /// Closes connections to upstreams that nobody has used for long.
+    pub(super) fn tidy(&self, now: Instant) {
+        self.all().iter().for_each(|upstream| upstream.spares.tidy(now));
     }
 
     /// A line for each upstream, and what is so for all of them.
     pub(super) fn snapshot(&self) -> Snapshot {
         let shared = self.shared.lock();
-        let upstreams = self.all.iter().zip(&shared.places.records);
+        let members = shared.places.in_order().into_iter();
         Snapshot {
-            upstreams: upstreams.map(|(upstream, record)| upstream.status(record)).collect(),
+            upstreams: members
+                .map(|member| member.record.status(&member.upstream, member.is_used()))
+                .collect(),
             waiting: shared.line.len(),
             refused_no_upstream: shared.refusals.no_upstream,
             refused_line_full: shared.refusals.line_full,
@@ -452,5 +500,5 @@ fn next_in_line(shared: &mut Shared, now: Instant) -> Option<Arc<Waiter>> {
     if free.is_empty() {
         return None;
     }
-    shared.line.take_first(|waiter| free.iter().any(|&index| !waiter.tried.contains(index, now)))
+    shared.line.take_first(|waiter| free.iter().any(|&number| !waiter.tried.contains(number, now)))
 }

@@ -179,11 +179,20 @@ impl fmt::Display for Status {
     }
 }
 
+fn state(upstream: &balance::UpstreamStatus) -> &'static str {
+    match (upstream.up, upstream.reached) {
+        (true, _) => "up",
+        (false, true) => "down",
+        (false, false) => "unreached",
+    }
+}
+
 fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).force_no_tty();
     table.set_header([
         "upstream",
+        "address",
         "state",
         "open",
         "connecting",
@@ -202,7 +211,8 @@ fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
         let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
             Cell::new(&upstream.name),
-            Cell::new(if upstream.up { "up" } else { "down" }),
+            Cell::new(upstream.addr),
+            Cell::new(state(upstream)),
             number(upstream.open.to_string()),
             number(upstream.connecting.to_string()),
             number(upstream.connected.to_string()),

@@ -434,7 +434,7 @@ fn the_command_shows_its_upstreams_and_drains() {
     assert_eq!(status, Some(0), "{text}");
     let row = text.lines().find(|line| line.contains(&addr)).expect("a row for the upstream");
     let words: Vec<_> = row.split_whitespace().collect();
-    assert_eq!(words[..6], [addr.as_str(), "up", "0", "0", "5", "0"]);
+    assert_eq!(words[..7], [addr.as_str(), addr.as_str(), "up", "0", "0", "5", "0"]);
 }
 
 #[test]

@@ -148,8 +148,6 @@ pub(super) enum Step {
     InLine(InLine),
     Connecting {
         lease: Lease,
-        /// Which of the upstream's addresses it is, counted from the one that is tried first.
-        attempt: usize,
     },
     Serving(Serving),
 }

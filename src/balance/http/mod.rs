@@ -36,6 +36,5 @@ mod reply;
 mod request;
 mod retries;
 mod serving;
-pub(super) mod spares;
 mod tunnel;
 mod upload;

@@ -84,7 +84,7 @@ impl Proxy {
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
         // One that is tried again has just met a connection that had died.
         while !exchange.is_retry
-            && let Some(spare) = self.spares.take(lease.index, most, now)
+            && let Some(spare) = lease.upstream().spares.take(most, now)
         {
             let is_usable = match connection.borrow(spare) {
                 Borrowed::Untouched if exchange.asked.is_idempotent() => true,
@@ -101,7 +101,7 @@ impl Proxy {
             }
             connection.part();
         }
-        self.connect(connection, client, exchange, lease, 0)
+        self.connect(connection, client, exchange, lease)
     }
 
     fn connect(
@@ -110,18 +110,17 @@ impl Proxy {
         client: &mut Client,
         mut exchange: Box<Exchange>,
         lease: Lease,
-        attempt: usize,
     ) -> io::Result<Option<Next>> {
         let until = Instant::now() + self.config.connect_timeout;
-        let began = connect::begin(&lease.upstream().addr(attempt));
+        let began = connect::begin(&lease.upstream().addr);
         let joined = began.and_then(|socket| match connection.join_lodged(socket, until) {
             true => Ok(()),
             false => Err(Errno::NOMEM),
         });
         if let Err(errno) = joined {
-            return self.connected_in_vain(connection, client, exchange, lease, attempt, errno);
+            return self.connected_in_vain(connection, client, exchange, lease, errno);
         }
-        exchange.step = Step::Connecting { lease, attempt };
+        exchange.step = Step::Connecting { lease };
         client.stage = Stage::Exchange(exchange);
         Ok(None)
     }
@@ -132,43 +131,36 @@ impl Proxy {
         client: &mut Client,
         mut exchange: Box<Exchange>,
         mut lease: Lease,
-        attempt: usize,
     ) -> io::Result<Option<Next>> {
         let Some((own, other, _)) = connection.sides() else { return Ok(Some(Next::Close)) };
         match connect::is_made(&other.wire.socket) {
             Ok(true) => {
                 other.arrived();
-                lease.connected(attempt);
+                lease.connected();
                 self.send(connection, client, exchange, Serving::new(lease, false, Instant::now()))
             }
             // Nothing was sent yet.
             Ok(false) if own.is_gone() => Ok(Some(Next::Close)),
             Ok(false) => {
-                exchange.step = Step::Connecting { lease, attempt };
+                exchange.step = Step::Connecting { lease };
                 client.stage = Stage::Exchange(exchange);
                 Ok(Some(Next::Park))
             }
-            Err(errno) => self.connected_in_vain(connection, client, exchange, lease, attempt, errno),
+            Err(errno) => self.connected_in_vain(connection, client, exchange, lease, errno),
         }
     }
 
-    /// After a connect in vain: to the upstream's next address, or to another upstream.
+    /// After a connect in vain: to another upstream.
     pub(super) fn connected_in_vain(
         &self,
         connection: &mut Connection<'_>,
         client: &mut Client,
         mut exchange: Box<Exchange>,
         mut lease: Lease,
-        attempt: usize,
         errno: Errno,
     ) -> io::Result<Option<Next>> {
-        let has_next = attempt + 1 < lease.upstream().addrs();
-        let is_own_lack = connect::is_own_lack(errno);
-        if has_next && (errno == Errno::ADDRNOTAVAIL || !(is_own_lack || errno == Errno::CONNRESET)) {
-            return self.connect(connection, client, exchange, lease, attempt + 1);
-        }
         connection.part();
-        if is_own_lack {
+        if connect::is_own_lack(errno) {
             // It says nothing of the upstream, and may be over soon.
             lease.lacked(errno);
         } else if errno == Errno::CONNRESET {
@@ -177,7 +169,7 @@ impl Proxy {
             tracing::debug!(upstream = lease.upstream().name, error = %errno, "trying another upstream");
             lease.failed(errno);
         }
-        exchange.tried.add(lease.index, Instant::now());
+        exchange.tried.add(lease.upstream().id.number, Instant::now());
         drop(lease);
         self.place(connection, client, exchange)
     }
@@ -197,7 +189,7 @@ impl Proxy {
             exchange.is_retry = true;
             if !serving.is_reused {
                 // It was not idleness that ended it.
-                exchange.tried.add(serving.lease.index, Instant::now());
+                exchange.tried.add(serving.lease.upstream().id.number, Instant::now());
             }
             exchange.note(|entry, _| entry.retries += 1);
             drop(serving);
@@ -232,8 +224,8 @@ impl Proxy {
                 client.stage = Stage::Exchange(exchange);
                 Ok(None)
             }
-            Step::Connecting { lease, attempt } => {
-                self.connected_in_vain(connection, client, exchange, lease, attempt, Errno::TIMEDOUT)
+            Step::Connecting { lease } => {
+                self.connected_in_vain(connection, client, exchange, lease, Errno::TIMEDOUT)
             }
             // It came at the last moment.
             Step::Serving(serving)

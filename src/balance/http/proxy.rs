@@ -18,7 +18,6 @@ use super::{
     refusal,
     request::{self, Forwarded},
     retries::Retries,
-    spares::Spares,
     tunnel::Tunnel,
     upload,
 };
@@ -51,7 +50,6 @@ pub(in crate::balance) struct Proxy {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) config: Config,
     pub(super) http: HttpConfig,
-    pub(super) spares: Arc<Spares>,
     pub(super) retries: Retries,
     /// Bytes of bodies that are being gathered, of all connections.
     gathered: Arc<AtomicUsize>,
@@ -64,12 +62,11 @@ impl Proxy {
         upstreams: Arc<Upstreams>,
         config: Config,
         http: HttpConfig,
-        spares: Arc<Spares>,
         log: Option<Arc<AccessLog>>,
         pipes: Pipes,
     ) -> Self {
         let retries = Retries::new(Instant::now());
-        Self { upstreams, config, http, spares, retries, gathered: Arc::default(), log, pipes }
+        Self { upstreams, config, http, retries, gathered: Arc::default(), log, pipes }
     }
 }
 
@@ -309,9 +306,7 @@ impl Proxy {
         match exchange.take_step() {
             Step::Placing => self.place(connection, client, exchange),
             Step::InLine(line) => self.wait_in_line(connection, client, exchange, line),
-            Step::Connecting { lease, attempt } => {
-                self.await_connection(connection, client, exchange, lease, attempt)
-            }
+            Step::Connecting { lease } => self.await_connection(connection, client, exchange, lease),
             Step::Serving(serving) => self.serve(connection, client, exchange, serving),
         }
     }

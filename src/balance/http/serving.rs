@@ -167,7 +167,7 @@ impl Proxy {
             && exchange.is_passed_on()
             && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
-            self.spares.put(serving.lease.index, other, reply.closes_after, now);
+            serving.lease.upstream().spares.put(other, reply.closes_after, now);
         }
         // Whoever waits for the place finds the connection.
         drop(serving);
