@@ -176,7 +176,7 @@ where
                 self.gather_body(connection, progress, body)
             }
             Way::Line(waiter) => {
-                connection.await_turn(Instant::now() + connection.context().patience);
+                connection.await_turn(Instant::now() + connection.context().patience.get());
                 progress.awaits_hold(Box::new(waiter));
                 Ok(Next::Park)
             }

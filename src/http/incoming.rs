@@ -173,7 +173,7 @@ impl<'a> Incoming<'a> {
 
     /// When more must have come, as of now.
     fn deadline(&mut self, now: Instant) -> Instant {
-        self.receipt.deadline(now, self.connection.context().timeouts.io, self.limits.time)
+        self.receipt.deadline(now, self.connection.context().timeouts.io.get(), self.limits.time)
     }
 
     /// Waits for more of the body.

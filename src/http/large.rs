@@ -101,7 +101,7 @@ impl PartialBody {
             Ok(Gathering::Whole) => return Ok(Stand::Whole(Taken::gathered(text, receipt, gathered)?)),
             Ok(Gathering::NoRoom) => return Ok(Stand::Busy),
             Ok(Gathering::Pause) => {
-                connection.await_turn(Instant::now() + connection.context().timeouts.io);
+                connection.await_turn(Instant::now() + connection.context().timeouts.io.get());
                 Next::Again
             }
             Ok(Gathering::Until(deadline)) => {

@@ -35,6 +35,18 @@ impl Budget {
         Self { share, left_us: share * us(SAVED), refilled: now, cost_us: ASSUMED_US }
     }
 
+    /// Changes the share. What was earned with the old one is kept, as far as it may be saved.
+    pub(super) fn change(&mut self, share: f64, now: Instant) {
+        self.refill(now);
+        self.share = share;
+        self.left_us = self.left_us.clamp(-share * us(DEBT), share * us(SAVED));
+    }
+
+    /// Whether refusals may cost nothing, so that there are none.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.share == 0.0
+    }
+
     /// Whether there is something left; else when there will be.
     pub(super) fn ask(&mut self, now: Instant) -> Result<(), Instant> {
         self.refill(now);
@@ -101,6 +113,21 @@ mod tests {
         assert!(budget.ask(t + 51 * MS).is_ok());
         budget.charge(10_000 * MS);
         assert!(budget.ask(t + 51 * MS + DEBT + MS).is_ok());
+    }
+
+    #[test]
+    fn another_share_counts_from_now_on() {
+        let t = Instant::now();
+        let second = 1000 * MS;
+        let mut budget = Budget::new(0.0, t);
+        assert!(budget.is_nothing() && budget.ask(t + second).is_err());
+        budget.change(0.1, t + second);
+        assert!(!budget.is_nothing() && budget.ask(t + second).is_err());
+        assert!(budget.ask(t + second + MS).is_ok());
+        // What was saved is kept only as far as it might have been saved.
+        budget.change(0.01, t + 3 * second);
+        budget.charge(10 * MS);
+        assert!(budget.ask(t + 3 * second).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     line::{Bounds, Line, TICK},
     pace::{Headway, Pace},
 };
-use crate::sys::clock::us;
+use crate::sys::{clock::us, setting::LiveTime};
 
 /// What a gate goes by.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +70,8 @@ pub(crate) enum Take {
 /// lock.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    terms: Terms,
+    patience: LiveTime,
+    longest: Duration,
     servers: AtomicUsize,
     began: Instant,
     pace: Pace,
@@ -117,8 +118,9 @@ impl Gate {
     pub(crate) fn new(terms: Terms, now: Instant) -> Self {
         let budget = Budget::new(terms.refusal_budget, now);
         Self {
+            patience: LiveTime::new(terms.patience),
+            longest: terms.longest,
             servers: AtomicUsize::new(terms.servers),
-            terms,
             began: now,
             pace: Pace::new(),
             headway: Headway::new(),
@@ -132,6 +134,14 @@ impl Gate {
     /// Says that so many requests are served at once from now on.
     pub(crate) fn set_servers(&self, servers: usize) {
         self.servers.store(servers.max(1), Relaxed);
+    }
+
+    /// Says how long clients wait from now on, and what refusals may cost.
+    pub(crate) fn change(&self, patience: Duration, refusal_budget: f64, now: Instant) {
+        self.patience.set(patience);
+        let mut state = self.lock(now);
+        state.budget.change(refusal_budget, now);
+        self.publish(&state);
     }
 
     /// Whether somebody who comes when so many wait already would be served in time.
@@ -149,7 +159,7 @@ impl Gate {
         let mut state = self.lock(now);
         let verdict = match state.budget.ask(now) {
             // Nobody is to be refused, which says as much of the load.
-            _ if self.terms.refusal_budget == 0.0 => {
+            _ if state.budget.is_nothing() => {
                 state.line.refused(now, self.bounds());
                 Verdict::Hold(None)
             }
@@ -340,8 +350,8 @@ impl Gate {
 
     fn bounds(&self) -> Bounds {
         let mean = self.pace.mean();
-        let slow = (mean * SLOW).min(self.terms.longest);
-        let tolerance = self.terms.patience.mul_f64(TOLERANCE).max(slow);
+        let slow = (mean * SLOW).min(self.longest);
+        let tolerance = self.patience.get().mul_f64(TOLERANCE).max(slow);
         let share = (FEW_SERVERS / self.servers.load(Relaxed) as f64).min(1.0);
         let standstill = (mean * FLOOR_SERVICES).max(self.pace.peak()).mul_f64(share);
         let floor = FLOOR.max(standstill).min(tolerance);
@@ -380,6 +390,20 @@ mod tests {
         let gate = Gate::new(Terms { patience, servers: 2, refusal_budget, longest: 60 * S }, began);
         (0..200).for_each(|_| gate.answered(service));
         gate
+    }
+
+    #[test]
+    fn another_patience_and_budget_count_from_now_on() {
+        let t = Instant::now();
+        let gate = gate(2 * MS, 0.0, t);
+        let fit = |gate: &Gate| (0..10_000).take_while(|&waiting| gate.fits(t, waiting)).count();
+        let before = fit(&gate);
+        gate.change(5 * S, 0.0, t);
+        assert!(gate.tolerance() >= 4 * S);
+        assert!(fit(&gate) > 9 * before, "{before}");
+        assert_eq!(gate.turn_away(t), Verdict::Hold(None));
+        gate.change(5 * S, 1.0, t);
+        assert_eq!(gate.turn_away(t + S), Verdict::Refuse);
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl<H: Handler> Acceptor<H> {
             let pause = self.take_newcomers()?;
             let overdue = self.overdue.refuse_when_due(&mut self.door);
             let pool = &self.pool;
-            let report = self.reporter.report(&pool.gate, pool.counters(), pool.config.patience);
+            let report =
+                self.reporter.report(&pool.gate, pool.counters(), pool.service.context.patience.get());
             let until = [pause.until, self.sweep_when_due(), overdue, report].into_iter().flatten().min();
             self.wait(Pause { until, ..pause });
         }
@@ -204,7 +205,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// Keeps the backlogs short while people are refused: each would be a second, hidden queue.
     fn follow_load(&mut self, now: Instant) {
-        let usual = self.pool.config.backlog;
+        let usual = self.pool.control.live.backlog();
         for listener in &mut self.listeners {
             let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));

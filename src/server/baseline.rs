@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    backoff::Backoff, builder::Builder, control::Control, ending::Ending, handle::Handle, start::spawn,
+    backoff::Backoff, builder::Builder, control::Control, ending::Ending, handle::Handle, reload::InForce,
+    start::spawn,
 };
 use crate::{
     error::{Error, Result},
@@ -53,21 +54,21 @@ pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Ha
     let failed = |errno| Error::start("the server", errno);
     let (config, listeners) = server.listen()?;
     let context = Arc::new(Context::new(config.timeouts, config.patience, usize::MAX));
-    let control = Arc::new(Control::new(Arc::clone(&context)).map_err(failed)?);
+    let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let refs = listeners.iter().map(Listener::to_ref).collect();
-    let drain_timeout = config.drain_timeout;
     let threads = Arc::new(Threads {
         service: Service::new(handler, context),
         control: Arc::clone(&control),
         drain: Bell::new().map_err(failed)?,
         semaphore: (bound == Bound::Workers).then(|| Semaphore::new(config.workers)),
-        drain_timeout,
+        drain_timeout: config.drain_timeout,
     });
     let acceptor = {
         let threads = Arc::clone(&threads);
         spawn("acceptor".into(), move || threads.run(listeners))?
     };
-    Ok(Handle::new(refs, control, Box::new(move || threads.gauges()), drain_timeout, acceptor))
+    let in_force = InForce::new(config, None);
+    Ok(Handle::new(refs, control, Box::new(move || threads.gauges()), in_force, acceptor))
 }
 
 /// What the acceptor and the connections' threads share.

@@ -66,6 +66,20 @@ enum Source {
     Shared(TcpListener),
 }
 
+impl Source {
+    /// Whether what it stands for may have become a listener at this address.
+    fn is_at(&self, own: SocketAddr) -> bool {
+        let may_be_at =
+            |addr: &SocketAddr| addr.ip() == own.ip() && (addr.port() == 0 || addr.port() == own.port());
+        match self {
+            Self::Addrs { addrs, .. } => addrs.as_ref().is_ok_and(|addrs| addrs.iter().any(may_be_at)),
+            Self::Listener(listener) | Self::Shared(listener) => {
+                listener.local_addr().is_ok_and(|addr| addr == own)
+            }
+        }
+    }
+}
+
 impl Builder {
     /// Listens on this address, `HOST:PORT`, or `:PORT` for all addresses of this machine; several calls
     /// listen on several. Port 0 lets the system choose. A name with several addresses listens on the
@@ -198,9 +212,39 @@ impl Builder {
         start(config, listeners, handler)
     }
 
+    /// Checks all that [`serve`](Self::serve) checks before it listens, and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range, there is no address, or one cannot be made out.
+    pub fn check(&self) -> Result<()> {
+        self.validate()?;
+        if self.sources.is_empty() {
+            return Err(Error::no_listener());
+        }
+        self.sources.iter().try_for_each(|source| match source {
+            Source::Addrs { name, addrs: Err(error) } => {
+                Err(Error::listen(name, io::Error::new(error.kind(), error.to_string())))
+            }
+            Source::Addrs { .. } | Source::Listener(_) | Source::Shared(_) => Ok(()),
+        })
+    }
+
+    /// Checks the settings.
+    pub(super) fn validate(&self) -> Result<Config> {
+        self.settings.validate()
+    }
+
+    /// Whether other addresses were given than these, at which a server listens.
+    pub(super) fn listens_elsewhere(&self, own: &[SocketAddr]) -> bool {
+        let given = &self.sources;
+        !given.is_empty()
+            && (given.len() != own.len() || !given.iter().zip(own).all(|(source, own)| source.is_at(*own)))
+    }
+
     /// Checks the settings and listens.
     pub(super) fn listen(self) -> Result<(Config, Vec<Listener>)> {
-        let config = self.settings.validate()?;
+        let config = self.validate()?;
         let listeners = listen(self.sources, config.backlog)?;
         settings::log(&config, &listeners, self.settings.room());
         Ok((config, listeners))

@@ -38,8 +38,11 @@ pub(super) struct Config {
     pub(super) patience: Duration,
     pub(super) refusal_budget: f64,
     pub(super) max_connections: usize,
-    /// Descriptors that each connection takes.
+    /// Connections that may be open at most, whatever it is changed to.
+    pub(super) places: usize,
+    /// Descriptors that each connection takes, and those that the handler takes for itself.
     pub(super) descriptors: usize,
+    pub(super) handlers_descriptors: usize,
     pub(super) timeouts: Timeouts,
     pub(super) drain_timeout: Duration,
 }
@@ -53,6 +56,25 @@ impl Config {
             refusal_budget: if self.on_full == OnFull::Wait { 0.0 } else { self.refusal_budget },
             longest: Duration::MAX,
         }
+    }
+
+    /// The names of the settings in which they differ, as the builder's methods spell them.
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let (times, others) = (self.timeouts, other.timeouts);
+        let differs = [
+            ("workers", self.workers != other.workers),
+            ("queue", self.queue != other.queue),
+            ("backlog", self.backlog != other.backlog),
+            ("on_full", self.on_full != other.on_full),
+            ("patience", self.patience != other.patience),
+            ("refusal_budget", self.refusal_budget != other.refusal_budget),
+            ("max_connections", self.max_connections != other.max_connections),
+            ("first_byte_timeout", times.first_byte != others.first_byte),
+            ("idle_timeout", times.idle != others.idle),
+            ("io_timeout", times.io != others.io),
+            ("drain_timeout", self.drain_timeout != other.drain_timeout),
+        ];
+        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
 }
 
@@ -124,8 +146,8 @@ impl Settings {
         let queue = self.queue.unwrap_or(QUEUE_DEFAULT);
         within("queue", queue, QUEUE)?;
         within("backlog", self.backlog, BACKLOG)?;
-        let max_connections =
-            self.max_connections.unwrap_or_else(|| self.room().clamp(1, *MAX_CONNECTIONS.end()));
+        let room = self.room().clamp(1, *MAX_CONNECTIONS.end());
+        let max_connections = self.max_connections.unwrap_or(room);
         within("max_connections", max_connections, MAX_CONNECTIONS)?;
         if !(0.0..=1.0).contains(&self.refusal_budget) {
             return Err(Error::setting(
@@ -151,7 +173,9 @@ impl Settings {
             patience: self.patience,
             refusal_budget: self.refusal_budget,
             max_connections,
+            places: max_connections.max(room),
             descriptors: self.descriptors,
+            handlers_descriptors: self.handlers_descriptors,
             timeouts: Timeouts {
                 first_byte: self.first_byte_timeout,
                 idle: self.idle_timeout,

@@ -13,6 +13,8 @@ use std::{
 };
 
 use super::{
+    config::Config,
+    live::Live,
     room::{Room, Wanted},
     sweep::Appointment,
 };
@@ -24,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) context: Arc<Context>,
+    pub(super) live: Live,
     /// Connections open, from accept to close.
     pub(super) open: Arc<Tally>,
     /// Workers, or the threads of connections, that have not ended.
@@ -44,9 +47,10 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(context: Arc<Context>) -> rustix::io::Result<Self> {
+    pub(super) fn new(context: Arc<Context>, config: &Config) -> rustix::io::Result<Self> {
         Ok(Self {
             context,
+            live: Live::new(config),
             open: Arc::default(),
             alive: Arc::default(),
             busy: AtomicUsize::new(0),
@@ -58,6 +62,16 @@ impl Control {
             sweep: Appointment::new(Instant::now()),
             watched: AtomicBool::new(true),
         })
+    }
+
+    /// Takes these settings on, but for those that the gate goes by.
+    pub(super) fn change(&self, config: &Config) {
+        self.context.timeouts.set(config.timeouts);
+        self.context.patience.set(config.patience);
+        self.live.set(config);
+        // What is parked may have expired by the new timeouts, and newcomers that wait may have room.
+        self.sweep.make(Instant::now());
+        self.bell.ring();
     }
 
     /// Begins to shut the server down.

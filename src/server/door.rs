@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::{
-    config::OnFull,
     eviction::Eviction,
     moderation::Moderation,
     pool::Pool,
@@ -64,12 +63,14 @@ impl<H: Handler> Door<H> {
 
     /// Says that the workers have had a chance to be busy.
     pub(super) fn renew_direct(&mut self) {
-        self.direct_left = DIRECT * self.pool.config.workers;
+        self.direct_left = DIRECT * self.pool.running.len();
     }
 
     /// What there is no room in, if anything. A place that an idle session can give up is room.
     pub(super) fn lacks(&mut self, now: Instant) -> Option<Room> {
-        if self.entrance.is_full() || !self.pool.gate.fits(now, self.entrance.len()) {
+        if self.entrance.len() >= self.pool.control.live.queue()
+            || !self.pool.gate.fits(now, self.entrance.len())
+        {
             return Some(Room::Queue);
         }
         if self.needs_place() && !self.eviction.is_possible(&self.pool.parked, now) {
@@ -81,15 +82,22 @@ impl<H: Handler> Door<H> {
 
     /// Whether somebody has to give way to a newcomer.
     pub(super) fn needs_place(&self) -> bool {
-        self.pool.control.open.get() >= self.pool.config.max_connections
+        self.pool.control.open.get() >= self.pool.control.live.max_connections()
     }
 
     /// Whether there is a place for a newcomer: where none is free, the session that has been idle longest
-    /// gives way.
+    /// gives way. (Several do when there are to be fewer than before.)
     pub(super) fn find_place(&mut self, now: Instant) -> bool {
-        if !self.needs_place() {
-            return true;
+        while self.needs_place() {
+            if !self.evict(now) {
+                return false;
+            }
         }
+        true
+    }
+
+    /// Ends the session that has been idle longest; whether there was one.
+    fn evict(&mut self, now: Instant) -> bool {
         let possible = self.eviction.is_possible(&self.pool.parked, now);
         let idle = if possible { self.eviction.evict(&self.pool.parked, now) } else { None };
         let Some(mut idle) = idle else { return false };
@@ -163,7 +171,7 @@ impl<H: Handler> Door<H> {
     /// Tells the newcomer no, or the one that has been in the queue longest, where that is wanted.
     /// `started` is this thread's CPU time before it was accepted.
     pub(super) fn refuse(&mut self, accepted: Accepted, room: Room, started: Duration) {
-        if room == Room::Queue && self.pool.config.on_full == OnFull::DropOldest {
+        if room == Room::Queue && self.pool.control.live.drops_oldest() {
             return self.replace(accepted, started);
         }
         let newcomer = self.newcomer(accepted);

@@ -45,7 +45,7 @@ pub(super) struct Drain<H: Handler> {
 impl<H: Handler> Drain<H> {
     pub(super) fn new(acceptor: Acceptor<H>) -> Self {
         let pool = Arc::clone(&acceptor.pool);
-        let timeout = pool.config.drain_timeout;
+        let timeout = pool.control.live.drain_timeout();
         let now = Instant::now();
         Self {
             acceptor,
@@ -110,7 +110,7 @@ impl<H: Handler> Drain<H> {
     /// Leaves the listeners that others have as well, with their usual backlog: to shorten or empty it would
     /// turn away those whom the others are to serve.
     fn leave_shared(&mut self) {
-        let usual = self.pool.config.backlog;
+        let usual = self.pool.control.live.backlog();
         self.acceptor.listeners.iter_mut().filter(|l| l.is_shared()).for_each(|l| l.set_backlog(usual));
         self.acceptor.listeners.retain(|listener| !listener.is_shared());
     }

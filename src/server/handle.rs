@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{control::Control, ending::Ending};
+use super::{builder::Builder, control::Control, ending::Ending, reload::InForce};
 use crate::{
     error::{Error, Result},
     metrics::{Gauges, Metrics},
@@ -26,7 +26,7 @@ pub struct Handle {
     listeners: Vec<ListenerRef>,
     control: Arc<Control>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
-    drain_timeout: Duration,
+    in_force: InForce,
     end: Mutex<End>,
 }
 
@@ -45,12 +45,12 @@ impl Handle {
         listeners: Vec<ListenerRef>,
         control: Arc<Control>,
         gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
-        drain_timeout: Duration,
+        in_force: InForce,
         acceptor: JoinHandle<Ending>,
     ) -> Self {
         let end = Mutex::new(End { acceptor: Some(acceptor), ending: Ending::Drained });
         let addrs = listeners.iter().map(|listener| listener.addr).collect();
-        Self { addrs, listeners, control, gauges, drain_timeout, end }
+        Self { addrs, listeners, control, gauges, in_force, end }
     }
 
     /// The address that the server listens on, with the real port; the first of several.
@@ -66,6 +66,23 @@ impl Handle {
     /// The counters as they are now. It looks at every slot, so it is not for a tight loop.
     pub fn metrics(&self) -> Metrics {
         self.control.context.counters.snapshot((self.gauges)())
+    }
+
+    /// Has the server go by the settings of another builder from now on; its handler stays as it is. All of
+    /// them are checked first. Connections are kept: one that is idle expires by the new timeout, and what
+    /// is under way goes by the times that it began with.
+    ///
+    /// Gives the names of the settings that differ and cannot change while the server runs, as the
+    /// builder's methods spell them: `workers`; `queue` where it is above what it was at the start;
+    /// `max_connections` where it is above that as well as above what the limit of open files leaves room
+    /// for; `bind` where addresses are given that are not those at which the server listens. Those stay as
+    /// they are.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range. Nothing has changed then.
+    pub fn reload(&self, builder: Builder) -> Result<Vec<&'static str>> {
+        self.in_force.reload(builder, &self.addrs)
     }
 
     /// Begins to shut down and returns at once: accepts nobody new but those in the kernel's
@@ -133,7 +150,7 @@ impl Handle {
         }
         match end.ending {
             Ending::Drained => Ok(()),
-            Ending::Cut(open) => Err(Error::drain_timeout(open, self.drain_timeout)),
+            Ending::Cut(open) => Err(Error::drain_timeout(open, self.control.live.drain_timeout())),
             Ending::ListenerFailed(errno) => Err(Error::listener_failed(errno.into())),
         }
     }

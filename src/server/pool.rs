@@ -29,7 +29,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
-    pub(super) config: Config,
     pub(super) control: Arc<Control>,
     pub(super) parked: Arc<Parked<H::State>>,
     pub(super) queue: Receiver<Newcomer>,
@@ -43,19 +42,18 @@ pub(super) struct Pool<H: Handler> {
 impl<H: Handler> Pool<H> {
     pub(super) fn new(
         service: Service<H>,
-        config: Config,
+        config: &Config,
         control: Arc<Control>,
         queue: Receiver<Newcomer>,
     ) -> rustix::io::Result<Self> {
         Ok(Self {
             service,
             control,
-            parked: Arc::new(Parked::new(config.max_connections * config.descriptors + LINGERING)?),
+            parked: Arc::new(Parked::new(config.places * config.descriptors + LINGERING)?),
             queue,
             gate: Gate::new(config.terms(), Instant::now()),
             taken_us: AtomicU64::new(0),
             running: (0..config.workers).map(|_| Running::nobody()).collect(),
-            config,
         })
     }
 
@@ -118,9 +116,14 @@ impl<H: Handler> Pool<H> {
         wake: bool,
         stay: impl FnOnce(&Session<H::State>) -> bool,
     ) -> Parking<Session<H::State>> {
-        let deadline = session.deadline(&self.service.context.timeouts);
-        let parking = self.parked.park(session, wake, stay);
-        if matches!(parking, Parking::Parked) {
+        let mut deadline = None;
+        // The timeouts are looked at with the slot locked: whoever changes them has the slots visited
+        // afterwards, so that one of the two sees the other.
+        let parking = self.parked.park(session, wake, |session| {
+            deadline = Some(session.deadline(&self.service.context.timeouts));
+            stay(session)
+        });
+        if let (Parking::Parked, Some(deadline)) = (&parking, deadline) {
             self.control.sweep_at(deadline);
         }
         parking
@@ -131,6 +134,13 @@ impl<H: Handler> Pool<H> {
         self.parked.release(&mut session);
         self.service.retire(session);
         self.control.connection_ended();
+    }
+
+    /// Takes these settings on; what workers and slots there are stays as it is.
+    pub(super) fn change(&self, config: &Config) {
+        let terms = config.terms();
+        self.gate.change(terms.patience, terms.refusal_budget, Instant::now());
+        self.control.change(config);
     }
 
     pub(super) fn gauges(&self) -> Gauges {

@@ -43,11 +43,6 @@ impl Entrance {
         self.sender.len()
     }
 
-    /// Whether it is full by count.
-    pub(crate) fn is_full(&self) -> bool {
-        self.sender.is_full()
-    }
-
     /// The newcomer is given back where there is no room.
     pub(crate) fn push(&mut self, newcomer: Newcomer) -> Result<(), Newcomer> {
         let accepted = newcomer.accepted;

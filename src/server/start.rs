@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     acceptor::Acceptor, config::Config, control::Control, drain::Drain, ending::Ending, handle::Handle,
-    pool::Pool, queue::queue, worker,
+    pool::Pool, queue::queue, reload::InForce, worker,
 };
 use crate::{
     error::{Error, Result},
@@ -20,12 +20,12 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let failed = |errno| Error::start("the server", errno);
     // Half of the workers may be held, so that the others go on whatever those clients do.
     let context = Arc::new(Context::new(config.timeouts, config.patience, config.workers / 2));
-    let control = Arc::new(Control::new(Arc::clone(&context)).map_err(failed)?);
-    let (workers, drain_timeout) = (config.workers, config.drain_timeout);
+    let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
+    let workers = config.workers;
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let (entrance, receiver) = queue(config.queue);
     let service = Service::new(handler, context);
-    let pool = Pool::new(service, config, Arc::clone(&control), receiver).map_err(failed)?;
+    let pool = Pool::new(service, &config, Arc::clone(&control), receiver).map_err(failed)?;
     let pool = Arc::new(pool);
     let acceptor = Acceptor::new(Arc::clone(&pool), listeners, entrance);
     let started = (0..workers).try_for_each(|index| {
@@ -38,8 +38,10 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
         control.context.stage.cut();
         pool.parked.ready.poller.ring();
     }
+    let changed = Arc::clone(&pool);
+    let in_force = InForce::new(config, Some(Box::new(move |config| changed.change(config))));
     let gauges = Box::new(move || pool.gauges());
-    Ok(Handle::new(refs, control, gauges, drain_timeout, acceptor?))
+    Ok(Handle::new(refs, control, gauges, in_force, acceptor?))
 }
 
 /// Accepts until the server is to shut down, and then shuts it down.

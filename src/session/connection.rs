@@ -102,7 +102,7 @@ impl<'a> Connection<'a> {
 
     /// When this call's waiting ends: `io_timeout` after it was first asked for, or first waited.
     pub fn deadline(&mut self) -> Instant {
-        *self.deadline.get_or_insert_with(|| Instant::now() + self.context.timeouts.io)
+        *self.deadline.get_or_insert_with(|| Instant::now() + self.context.timeouts.io.get())
     }
 
     /// Whether the client's socket has taken all that was written. While it has not, a handler that

@@ -2,14 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{holds::Holds, stage::Stage, timeouts::Timeouts};
-use crate::{metrics::Counters, sys::tally::Tally};
+use super::{
+    holds::Holds,
+    stage::Stage,
+    timeouts::{LiveTimeouts, Timeouts},
+};
+use crate::{
+    metrics::Counters,
+    sys::{setting::LiveTime, tally::Tally},
+};
 
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: LiveTimeouts,
     /// How long clients wait.
-    pub(crate) patience: Duration,
+    pub(crate) patience: LiveTime,
     pub(crate) stage: Stage,
     pub(crate) counters: Counters,
     /// How many linger.
@@ -22,8 +29,8 @@ impl Context {
     /// `holds` is how many threads may be held by clients that are still sending.
     pub(crate) fn new(timeouts: Timeouts, patience: Duration, holds: usize) -> Self {
         Self {
-            timeouts,
-            patience,
+            timeouts: LiveTimeouts::new(timeouts),
+            patience: LiveTime::new(patience),
             stage: Stage::default(),
             counters: Counters::new(),
             lingering: Arc::default(),

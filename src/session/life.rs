@@ -11,7 +11,7 @@ use super::{
     farewell::Farewell,
     joint::Joint,
     phase::{Clock, Facts, Phase},
-    timeouts::Timeouts,
+    timeouts::LiveTimeouts,
 };
 use crate::{
     net::{
@@ -199,7 +199,7 @@ impl<S> Session<S> {
         self.wire.has_unread_input() || other.is_some_and(Wire::has_unread_input)
     }
 
-    pub(crate) fn deadline(&self, timeouts: &Timeouts) -> Instant {
+    pub(crate) fn deadline(&self, timeouts: &LiveTimeouts) -> Instant {
         let until = self.joint.as_deref().and_then(Joint::until);
         until.filter(|_| self.phase() == Phase::Request).unwrap_or_else(|| self.clock().deadline(timeouts))
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::timeouts::Timeouts;
+use super::timeouts::LiveTimeouts;
 
 /// What a session is waiting for while it is parked. Each has a timeout of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +73,11 @@ impl Clock {
         if phase != self.phase || goes_on { Self { phase, since: now } } else { self }
     }
 
-    pub(super) fn deadline(self, timeouts: &Timeouts) -> Instant {
+    pub(super) fn deadline(self, timeouts: &LiveTimeouts) -> Instant {
         let timeout = match self.phase {
-            Phase::FirstByte => timeouts.first_byte,
-            Phase::Idle => timeouts.idle,
-            Phase::Request | Phase::Reply => timeouts.io,
+            Phase::FirstByte => timeouts.first_byte.get(),
+            Phase::Idle => timeouts.idle.get(),
+            Phase::Request | Phase::Reply => timeouts.io.get(),
             Phase::Linger => LINGER_TIME,
         };
         self.since + timeout

@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod names;
+pub(crate) mod setting;
 pub(crate) mod tally;
 pub(crate) mod tcp_info;
 pub(crate) mod wait;

@@ -16,6 +16,7 @@ mod overload;
 mod parked;
 mod proxy;
 mod proxy_faults;
+mod reload;
 mod smuggling;
 mod support;
 mod unhappy;

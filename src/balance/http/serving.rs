@@ -121,7 +121,7 @@ impl Proxy {
 
     /// Sets the time within which something must come.
     fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &mut Serving) {
-        let io_timeout = connection.context().timeouts.io;
+        let io_timeout = connection.context().timeouts.io.get();
         let Some((_, other, _)) = connection.sides() else { return };
         let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
         let received = serving.reply.as_ref().map(|reply| reply.bytes);
