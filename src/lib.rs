@@ -110,6 +110,7 @@ pub use error::{Error, Result};
 pub use metrics::Metrics;
 pub use server::{Builder, Handle, OnFull, Server, baseline};
 pub use session::{
+    busy_reply::BusyReply,
     connection::Connection,
     handler::{Handler, Next, Refusal},
 };

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, thread, time::Duration};
 
-use crate::sys::clock::thread_cpu_time;
+use crate::{session::busy_reply::BusyReply, sys::clock::thread_cpu_time};
 
 /// What every app can be told to do, for experiments.
 #[derive(Debug, Clone, Default)]
@@ -11,8 +11,8 @@ pub struct Experiment {
     pub work: Duration,
     /// Time to sleep for each request.
     pub block: Duration,
-    /// What a refused client is sent; empty means a reset.
-    pub busy_reply: Vec<u8>,
+    /// What a refused client is sent; empty means a reset, or 503 over HTTP.
+    pub busy_reply: BusyReply,
 }
 
 impl Experiment {
@@ -25,7 +25,7 @@ impl Experiment {
     }
 
     pub(super) fn refusal(&self) -> Cow<'static, [u8]> {
-        self.busy_reply.clone().into()
+        self.busy_reply.get()
     }
 }
 

@@ -12,8 +12,7 @@ use crate::{
 /// body. The refused are sent the experiment's busy reply, or 503 where there is none.
 pub fn web(experiment: Experiment) -> impl Handler {
     let busy_reply = experiment.busy_reply.clone();
-    let http = Http::new(move |request: &Request<'_>| answer(&experiment, request));
-    if busy_reply.is_empty() { http } else { http.busy_reply(busy_reply) }
+    Http::new(move |request: &Request<'_>| answer(&experiment, request)).busy_reply(busy_reply)
 }
 
 fn answer(experiment: &Experiment, request: &Request<'_>) -> Response {

@@ -62,7 +62,7 @@ impl Model {
 
 /// Runs the server until a signal ends it.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let busy_reply = args.pool.busy_reply.clone();
+    let busy_reply = args.pool.busy_reply.clone().into();
     let experiment = Experiment { work: args.work, block: args.block, busy_reply };
     let builder = args.pool.builder("127.0.0.1:8888");
     pool::run(&args.pool, || match &*args.app {

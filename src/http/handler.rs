@@ -22,6 +22,7 @@ use super::{
     taken::{Taken, take_head},
 };
 use crate::session::{
+    busy_reply::BusyReply,
     connection::Connection,
     handler::{Handler, Next, Refusal},
     holds::Hold,
@@ -31,7 +32,9 @@ use crate::session::{
 pub struct Http<F> {
     function: F,
     body_limits: BodyLimits,
-    busy_reply: Cow<'static, [u8]>,
+    busy_reply: BusyReply,
+    /// What is sent where that is empty.
+    usual_busy_reply: Cow<'static, [u8]>,
     /// Bytes of bodies that are being gathered, of all connections.
     gathered: Arc<AtomicUsize>,
 }
@@ -45,7 +48,13 @@ where
         let busy = Response::error(StatusCode::SERVICE_UNAVAILABLE)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
         let body_limits = BodyLimits { bytes: 64 * 1024 * 1024, time: Duration::from_secs(60) };
-        Self { function, body_limits, busy_reply: busy.to_vec().into(), gathered: Arc::default() }
+        Self {
+            function,
+            body_limits,
+            busy_reply: BusyReply::default(),
+            usual_busy_reply: busy.to_vec().into(),
+            gathered: Arc::default(),
+        }
     }
 
     /// The most bytes that the body of a request may have.
@@ -62,9 +71,10 @@ where
         self
     }
 
-    /// What a refused client is sent, head and all. The connection is closed after it.
+    /// What a refused client is sent, head and all; the 503 where it is empty. The connection is closed
+    /// after it.
     #[must_use]
-    pub fn busy_reply(mut self, busy_reply: impl Into<Cow<'static, [u8]>>) -> Self {
+    pub fn busy_reply(mut self, busy_reply: impl Into<BusyReply>) -> Self {
         self.busy_reply = busy_reply.into();
         self
     }
@@ -111,7 +121,7 @@ where
         match progress.resume() {
             Stage::Held(_) => {
                 let head_only = asks_for_head(connection.input());
-                refuse_busy(connection, &self.busy_reply, head_only)
+                refuse_busy(connection, &self.refused_with(), head_only)
             }
             Stage::Body(body) => refuse(connection, StatusCode::REQUEST_TIMEOUT, body.asks_for_head()),
             // Nothing has come, or nothing that means anything.
@@ -124,7 +134,7 @@ where
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
-        self.busy_reply.clone()
+        self.refused_with()
     }
 }
 
@@ -132,6 +142,11 @@ impl<F> Http<F>
 where
     F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
 {
+    fn refused_with(&self) -> Cow<'static, [u8]> {
+        let reply = self.busy_reply.get();
+        if reply.is_empty() { self.usual_busy_reply.clone() } else { reply }
+    }
+
     /// Begins with a request once its head is there, and its body or as much of that as can be held.
     fn begin(
         &self,
@@ -180,7 +195,7 @@ where
                 progress.awaits_hold(Box::new(waiter));
                 Ok(Next::Park)
             }
-            Way::Busy => refuse_busy(connection, &self.busy_reply, head.method == Method::HEAD),
+            Way::Busy => refuse_busy(connection, &self.refused_with(), head.method == Method::HEAD),
         }
     }
 
@@ -198,7 +213,7 @@ where
                 progress.gathers_body(body);
                 Ok(next)
             }
-            Stand::Busy => refuse_busy(connection, &self.busy_reply, head_only),
+            Stand::Busy => refuse_busy(connection, &self.refused_with(), head_only),
             Stand::Failed(status) => refuse(connection, status, head_only),
         }
     }
