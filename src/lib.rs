@@ -16,7 +16,8 @@
 //! have nothing to do wait in epoll themselves. [`OnFull`] says what becomes of those that do not
 //! fit, and [`Metrics`] what became of everybody. [`http`] is a handler that turns connections into
 //! requests and responses, [`balance`] one that relays them to other servers, [`apps`] are small
-//! handlers to try it with, and [`dial`] dials many servers at once.
+//! handlers to try it with, `admin` (a feature) tells operators how all of it fares, and [`dial`] dials
+//! many servers at once.
 //!
 //! # What never happens
 //!
@@ -85,6 +86,8 @@
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
 //! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
 //! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/record.rs` |
+//! | what operators are told: which figures there are, and their names for Prometheus | `admin/figures.rs`, `admin/families.rs` |
+//! | what they are told as JSON, and whether newcomers are welcome | `admin/status.rs`, `admin/readiness.rs` |
 //! | dialing many servers | `dial/` |
 //! | the command line, its signals and output | `cli/` of the command |
 //! | the benchmark of whole servers | `bench/` of the command |
@@ -92,6 +95,8 @@
 //! It runs on Linux. The feature `cli`, on by default, is for the command `overfall`; a library
 //! user switches it off.
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod apps;
 pub mod balance;
 pub mod dial;

@@ -120,14 +120,38 @@ macro_rules! metrics {
             $($(#[doc = $time_doc])* pub $time: Duration,)*
         }
 
-        impl fmt::Display for Metrics {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let rows = [
+        impl Metrics {
+            /// The name of each, times with their unit, and its value.
+            pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [
                     $((stringify!($count), self.$count),)*
                     $((stringify!($gauge), self.$gauge),)*
                     $((concat!(stringify!($time), "_", stringify!($unit)), $unit(self.$time)),)*
-                ];
-                rows.iter().try_for_each(|(name, value)| writeln!(f, "{name:<25}{value}"))
+                ]
+                .into_iter()
+            }
+        }
+
+        #[cfg(test)]
+        impl Metrics {
+            /// Each count and gauge with a number of its own, 1000 and more, and times of no length.
+            pub(crate) fn numbered() -> Self {
+                let mut number = 999;
+                let mut next = || {
+                    number += 1;
+                    number
+                };
+                Self {
+                    $($count: next(),)*
+                    $($gauge: next(),)*
+                    $($time: Duration::ZERO,)*
+                }
+            }
+        }
+
+        impl fmt::Display for Metrics {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.rows().try_for_each(|(name, value)| writeln!(f, "{name:<25}{value}"))
             }
         }
     };

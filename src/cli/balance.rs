@@ -5,10 +5,7 @@ use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
-use overfall::{
-    Handle,
-    balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig},
-};
+use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig};
 
 use super::{
     pool::{self, PoolArgs, Running},
@@ -143,10 +140,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Running for Balancer {
-    fn handle(&self) -> &Handle {
-        Balancer::handle(self)
-    }
-
     fn join(&self) -> overfall::Result<()> {
         Balancer::join(self)
     }

@@ -1,6 +1,7 @@
 //! The command line: a file or a folder for each command, with its flags and what it prints. It serves,
 //! balances, dials and measures nothing itself.
 
+mod admin;
 mod balance;
 mod bench;
 mod dial;

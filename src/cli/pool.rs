@@ -15,13 +15,14 @@ use std::{
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use overfall::{Builder, Handle, OnFull, Server};
+use overfall::{Builder, Handle, OnFull, Server, admin::Watched};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     low_level::signal_name,
 };
 
 use super::{
+    admin::AdminArgs,
     logging::{self, LogArgs},
     output,
     signals::{Caught, catch, is_ignored},
@@ -76,6 +77,8 @@ pub(super) struct PoolArgs {
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
     #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -118,9 +121,7 @@ impl PoolArgs {
 }
 
 /// A server that runs, and what USR1 shows of it.
-pub(super) trait Running: Send + Sync + 'static {
-    fn handle(&self) -> &Handle;
-
+pub(super) trait Running: Watched {
     /// Waits for its end.
     fn join(&self) -> overfall::Result<()>;
 
@@ -128,10 +129,6 @@ pub(super) trait Running: Send + Sync + 'static {
 }
 
 impl Running for Handle {
-    fn handle(&self) -> &Handle {
-        self
-    }
-
     fn join(&self) -> overfall::Result<()> {
         Handle::join(self)
     }
@@ -155,6 +152,7 @@ pub(super) fn run<R: Running>(
     // The second one ends it. (A terminal that is closed sends HUP twice.)
     let twice: Vec<_> = signals.iter().copied().filter(|&signal| signal != SIGHUP).collect();
     let signals = catch(&signals, &twice, &[SIGUSR1, SIGUSR2], &draining).context("cannot catch signals")?;
+    let admin = args.admin.bind()?;
     let running = Arc::new(start()?);
     let watched = Arc::clone(&running);
     thread::Builder::new()
@@ -171,8 +169,11 @@ pub(super) fn run<R: Running>(
     for addr in running.handle().local_addrs() {
         output::print(format_args!("listening on {addr}\n"));
     }
+    let admin = admin.serve(&running)?;
     let ended = running.join();
     print_status(&*running);
+    // Until now, so that nobody is left without an answer while it drains.
+    drop(admin);
     ended?;
     Ok(ExitCode::SUCCESS)
 }

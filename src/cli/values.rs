@@ -28,6 +28,22 @@ pub(super) fn target(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// An address to listen on, as [`address`], for what is nobody's business: a port alone is one of 127.0.0.1.
+pub(super) fn loopback_address(text: &str) -> Result<String, String> {
+    const SUCH_AS: &str = "such as 9901 or :9901 for 127.0.0.1, or 0.0.0.0:9901 for all addresses";
+    let port = text.strip_prefix(':').unwrap_or(text);
+    let alone = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let whole = if alone { format!("127.0.0.1:{port}") } else { text.to_owned() };
+    let (host, _) = host_and_port(&whole, SUCH_AS)?;
+    if host.is_empty() {
+        return Err(format!("{text:?} has no port; give HOST:PORT or a port, {SUCH_AS}"));
+    }
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(format!("the host in {text:?} is an IPv6 address; give it in brackets, {SUCH_AS}"));
+    }
+    Ok(whole)
+}
+
 fn host_and_port<'a>(text: &'a str, such_as: &str) -> Result<(&'a str, u16), String> {
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.split('/').next().unwrap_or_default();
@@ -146,6 +162,23 @@ mod tests {
         }
         for wrong in ["127.0.0.1", "8888", "127.0.0.1:99999", "::1:", "::1:80", "a:b", ""] {
             assert!(address(wrong).unwrap_err().contains("such as"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_this_machine() {
+        for (right, meant) in [
+            ("9901", "127.0.0.1:9901"),
+            (":9901", "127.0.0.1:9901"),
+            ("0", "127.0.0.1:0"),
+            ("0.0.0.0:9901", "0.0.0.0:9901"),
+            ("[::1]:9901", "[::1]:9901"),
+            ("localhost:9901", "localhost:9901"),
+        ] {
+            assert_eq!(loopback_address(right).unwrap(), meant);
+        }
+        for wrong in ["", ":", "99999", "127.0.0.1", "::1", "::1:80", "localhost:http"] {
+            assert!(loopback_address(wrong).unwrap_err().contains("such as 9901"), "{wrong}");
         }
     }
 }

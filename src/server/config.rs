@@ -30,21 +30,21 @@ pub enum OnFull {
 
 /// Everything that bounds a server. Field names are those of the builder's methods.
 #[derive(Debug, Clone)]
-pub(super) struct Config {
-    pub(super) workers: usize,
-    pub(super) queue: usize,
-    pub(super) backlog: u32,
-    pub(super) on_full: OnFull,
-    pub(super) patience: Duration,
-    pub(super) refusal_budget: f64,
-    pub(super) max_connections: usize,
+pub(crate) struct Config {
+    pub(crate) workers: usize,
+    pub(crate) queue: usize,
+    pub(crate) backlog: u32,
+    pub(crate) on_full: OnFull,
+    pub(crate) patience: Duration,
+    pub(crate) refusal_budget: f64,
+    pub(crate) max_connections: usize,
     /// Connections that may be open at most, whatever it is changed to.
-    pub(super) places: usize,
+    pub(crate) places: usize,
     /// Descriptors that each connection takes, and those that the handler takes for itself.
-    pub(super) descriptors: usize,
-    pub(super) handlers_descriptors: usize,
-    pub(super) timeouts: Timeouts,
-    pub(super) drain_timeout: Duration,
+    pub(crate) descriptors: usize,
+    pub(crate) handlers_descriptors: usize,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) drain_timeout: Duration,
 }
 
 impl Config {

@@ -10,6 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+#[cfg(feature = "admin")]
+use super::config::Config;
 use super::{builder::Builder, control::Control, ending::Ending, reload::InForce};
 use crate::{
     error::{Error, Result},
@@ -63,7 +65,7 @@ impl Handle {
         &self.addrs
     }
 
-    /// The counters as they are now. It looks at every slot, so it is not for a tight loop.
+    /// The counters as they are now.
     pub fn metrics(&self) -> Metrics {
         self.control.context.counters.snapshot((self.gauges)())
     }
@@ -83,6 +85,22 @@ impl Handle {
     /// A setting is out of its range. Nothing has changed then.
     pub fn reload(&self, builder: Builder) -> Result<Vec<&'static str>> {
         self.in_force.reload(builder, &self.addrs)
+    }
+
+    /// Says that the server is going to shut down soon. It serves as before; only `/readyz` and the agent of
+    /// `admin` tell those who ask, so that they send nobody new.
+    pub fn announce_shutdown(&self) {
+        self.control.context.stage.leave();
+    }
+
+    /// Whether the shutdown was announced, or has begun.
+    pub fn is_leaving(&self) -> bool {
+        self.control.context.stage.is_leaving()
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.control.context.stage.is_draining()
     }
 
     /// Begins to shut down and returns at once: accepts nobody new but those in the kernel's
@@ -122,6 +140,18 @@ impl Handle {
             thread::sleep(ROUND);
         }
         self.control.dead().is_none()
+    }
+
+    /// The thread that has died, without which the server is of no use.
+    #[cfg(feature = "admin")]
+    pub(crate) fn dead(&self) -> Option<&'static str> {
+        self.control.dead()
+    }
+
+    /// The settings in force.
+    #[cfg(feature = "admin")]
+    pub(crate) fn config(&self) -> Config {
+        self.in_force.config()
     }
 
     /// Says that a thread has died without which the server is of no use.

@@ -29,6 +29,8 @@ mod sweeper;
 mod turns;
 mod worker;
 
+#[cfg(feature = "admin")]
+pub(crate) use self::config::Config;
 pub(crate) use self::config::descriptor_limit;
 pub use self::{
     builder::{Builder, Server},

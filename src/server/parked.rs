@@ -94,17 +94,6 @@ impl<S> Parked<S> {
         self.slots.visit_parked(visit, taken);
     }
 
-    /// How many are parked.
-    pub(super) fn count(&self) -> usize {
-        let mut parked = 0;
-        let visit = |_, _: &mut _| {
-            parked += 1;
-            Visit::Leave
-        };
-        self.visit(visit, drop);
-        parked
-    }
-
     /// The socket of a session, which may be with a worker; none when it has ended.
     pub(super) fn socket(&self, key: Key) -> Option<Arc<OwnedFd>> {
         self.slots.anchor(key)

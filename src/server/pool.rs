@@ -144,11 +144,13 @@ impl<H: Handler> Pool<H> {
     }
 
     pub(super) fn gauges(&self) -> Gauges {
+        let (open, queued, busy) = (self.control.open.get(), self.queue.len(), self.control.busy());
         Gauges {
-            connections_open: self.control.open.get() as u64,
-            connections_parked: self.parked.count() as u64,
-            queue_depth: self.queue.len() as u64,
-            busy_workers: self.control.busy() as u64,
+            connections_open: open as u64,
+            // Whoever is neither in the queue nor with a worker: to count them would lock every slot.
+            connections_parked: open.saturating_sub(queued + busy) as u64,
+            queue_depth: queued as u64,
+            busy_workers: busy as u64,
         }
     }
 }

@@ -23,6 +23,12 @@ impl InForce {
         Self { config: Mutex::new(config), capacity, change }
     }
 
+    /// Those that are in force now.
+    #[cfg(feature = "admin")]
+    pub(super) fn config(&self) -> Config {
+        self.config.lock().clone()
+    }
+
     /// Puts these settings into force, all of them or, where one is wrong, none. Gives the names of those
     /// that stay as they were, in a server that listens here.
     pub(super) fn reload(&self, builder: Builder, addrs: &[SocketAddr]) -> Result<Vec<&'static str>> {

@@ -6,11 +6,21 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 #[derive(Debug, Default)]
 pub(crate) struct Stage(AtomicU8);
 
-const DRAINING: u8 = 1;
-const CLOSING_IDLE: u8 = 2;
-const CUT: u8 = 3;
+const LEAVING: u8 = 1;
+const DRAINING: u8 = 2;
+const CLOSING_IDLE: u8 = 3;
+const CUT: u8 = 4;
 
 impl Stage {
+    /// It is going to drain soon, and serves as before until then.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_max(LEAVING, SeqCst);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.load(SeqCst) >= LEAVING
+    }
+
     /// What was accepted is finished, and nothing more is to come.
     pub(crate) fn drain(&self) {
         self.0.fetch_max(DRAINING, SeqCst);
@@ -46,18 +56,20 @@ mod tests {
     #[test]
     fn each_transition() {
         type Step = fn(&Stage);
-        let steps: [(Step, [bool; 3]); 6] = [
-            (|_| {}, [false, false, false]),
-            (Stage::drain, [true, false, false]),
-            (Stage::close_idle, [true, true, false]),
-            (Stage::drain, [true, true, false]),
-            (Stage::cut, [true, true, true]),
-            (Stage::close_idle, [true, true, true]),
+        let steps: [(Step, [bool; 4]); 7] = [
+            (|_| {}, [false, false, false, false]),
+            (Stage::leave, [true, false, false, false]),
+            (Stage::drain, [true, true, false, false]),
+            (Stage::close_idle, [true, true, true, false]),
+            (Stage::leave, [true, true, true, false]),
+            (Stage::cut, [true, true, true, true]),
+            (Stage::close_idle, [true, true, true, true]),
         ];
         let stage = Stage::default();
         for (step, expected) in steps {
             step(&stage);
-            assert_eq!([stage.is_draining(), stage.closes_idle(), stage.is_cut()], expected);
+            let found = [stage.is_leaving(), stage.is_draining(), stage.closes_idle(), stage.is_cut()];
+            assert_eq!(found, expected);
         }
     }
 }

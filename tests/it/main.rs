@@ -1,5 +1,6 @@
 //! The server and the command against real sockets.
 
+mod admin;
 mod balance;
 mod bench;
 mod command;

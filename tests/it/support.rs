@@ -268,6 +268,13 @@ impl Served {
         fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is there").count()
     }
 
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.out.read_line(&mut line).expect("a line") > 0, "standard output ended");
+        line.trim_end().to_owned()
+    }
+
     /// Asks for the counters and gives one.
     pub(crate) fn counter(&mut self, name: &str) -> u64 {
         self.signal(rustix::process::Signal::USR1);

@@ -1,0 +1,81 @@
+//! What operators and their machines ask of a running server, over HTTP on an address of its own: metrics for
+//! Prometheus, health, readiness, and a page for people. It changes nothing, and shows no secret; it does
+//! show the addresses of clients and what they ask for, so that it is not for everybody.
+//!
+//! ```no_run
+//! use std::net::TcpListener;
+//! use overfall::{Server, admin, http::{self, Request, Response}};
+//!
+//! let server = Server::builder().bind("127.0.0.1:8888");
+//! let handle = std::sync::Arc::new(http::serve(server, |_: &Request| Response::text("Hello!"))?);
+//! // Kept for as long as it is to answer: until after the server has ended.
+//! let shown = admin::serve(TcpListener::bind("127.0.0.1:9901")?, std::sync::Arc::clone(&handle))?;
+//! handle.join()?;
+//! drop(shown);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | path | what it answers |
+//! |---|---|
+//! | `/metrics` | everything that is counted, for Prometheus, as its text format or as OpenMetrics |
+//! | `/healthz` | 200 while the server works; 503 when a thread has died without which it is of no use |
+//! | `/readyz` | 200 while newcomers are welcome; 503 and why, when it is going to shut down, or no upstream is up |
+//! | `/status.json` | everything as JSON; names are those of [`Metrics`](crate::Metrics) and of this table's neighbours |
+//! | `/` | a page for people, which asks for `/status.json` every second |
+//!
+//! It has threads of its own, so that it answers while every worker of the server is held.
+
+mod families;
+mod figures;
+mod process;
+mod prometheus;
+mod readiness;
+mod routes;
+mod status;
+mod watched;
+
+use std::{net::TcpListener, time::Duration};
+
+pub use self::watched::Watched;
+use crate::{
+    error::Result,
+    http::{self, Request},
+    server::{Handle, Server},
+};
+
+/// Enough that one slow answer does not keep the others waiting.
+const WORKERS: usize = 2;
+/// Probes, scrapers, and a few people with the page open.
+const MAX_CONNECTIONS: usize = 64;
+/// Who asks for health waits for a second at least.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// For a request to come and a reply to be taken.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than scrapes are apart, else each would connect anew.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// It ends last, and nobody is to wait for it.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Answers on this listener what is to be known of a server or a balancer, until the handle is dropped. It
+/// goes on while the server drains and after it has ended.
+///
+/// # Errors
+///
+/// The listener cannot be used, or the system denies a thread or a descriptor.
+pub fn serve(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
+    let server = Server::builder()
+        .from_listener(listener)
+        .workers(WORKERS)
+        .max_connections(MAX_CONNECTIONS)
+        .patience(PATIENCE)
+        .first_byte_timeout(IO_TIMEOUT)
+        .io_timeout(IO_TIMEOUT)
+        .idle_timeout(IDLE_TIMEOUT)
+        .drain_timeout(DRAIN_TIMEOUT);
+    let figures = figures::Source::new(watched);
+    // What it logs as it starts would be taken for the settings of the server that is shown.
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(quiet, || {
+        http::serve(server, move |request: &Request<'_>| routes::answer(&figures, request))
+    })
+}

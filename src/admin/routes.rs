@@ -1,0 +1,57 @@
+//! Which path is answered how. It does not know what the figures mean.
+
+use super::{figures::Source, prometheus, status};
+use crate::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+
+const PAGE: &str = include_str!("page.html");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+pub(super) fn answer(source: &Source, request: &Request<'_>) -> Response {
+    let answer = match (request.uri().path(), request.method()) {
+        ("/metrics" | "/healthz" | "/readyz" | "/status.json" | "/", method)
+            if !matches!(*method, Method::GET | Method::HEAD) =>
+        {
+            say(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
+                .header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+        }
+        ("/metrics", _) => metrics(source, request),
+        ("/healthz", _) => health(source),
+        ("/readyz", _) => readiness(source),
+        ("/status.json", _) => {
+            Response::new(status::json(&source.figures())).header(header::CONTENT_TYPE, JSON)
+        }
+        ("/", _) => Response::new(PAGE).header(header::CONTENT_TYPE, HTML),
+        _ => say(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz, /readyz and /status.json"),
+    };
+    answer.header(header::CACHE_CONTROL, NO_STORE).header(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)
+}
+
+fn say(status: StatusCode, sentence: &str) -> Response {
+    Response::text(format!("{sentence}\n")).status(status)
+}
+
+fn metrics(source: &Source, request: &Request<'_>) -> Response {
+    let format = prometheus::Format::wanted(request.headers());
+    match prometheus::encode(source.figures(), format) {
+        Ok(text) => Response::new(text).header(header::CONTENT_TYPE, format.content_type()),
+        Err(_) => say(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+fn health(source: &Source) -> Response {
+    let readiness = source.readiness();
+    match readiness.reason() {
+        Some(reason) if !readiness.is_healthy() => say(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        _ => say(StatusCode::OK, "ok"),
+    }
+}
+
+fn readiness(source: &Source) -> Response {
+    match source.readiness().reason() {
+        Some(reason) => say(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        None => say(StatusCode::OK, "ready"),
+    }
+}
