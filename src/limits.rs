@@ -7,6 +7,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 static FOUND: OnceLock<Rlimit> = OnceLock::new();
 
+/// Says that the limit was lower when the program began whose place this one takes.
+pub(crate) fn found(current: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    // Nobody has raised it before.
+    let _ = FOUND.set(Rlimit { current: Some(current), ..limit });
+}
+
+/// The soft limit as it was found; none where there was none.
+pub(crate) fn soft_found() -> Option<u64> {
+    FOUND.get().and_then(|limit| limit.current)
+}
+
 /// Raises the soft limit of open files to the hard one: connections are what it is for.
 pub(crate) fn raise() {
     let limit = *FOUND.get_or_init(|| getrlimit(Resource::Nofile));

@@ -1,7 +1,7 @@
 //! The flags of `serve` and `balance` by which others ask how the service fares. It does not know what they
 //! are answered.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{io, net::TcpListener, sync::Arc};
 
 use anyhow::Context;
 use overfall::{
@@ -9,7 +9,7 @@ use overfall::{
     admin::{self, Watched},
 };
 
-use super::{output, values};
+use super::{handover::Origin, output, restart::Estate, sockets::Passed, values};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgs {
@@ -22,31 +22,71 @@ pub(super) struct AdminArgs {
 
 /// Listeners for what the flags ask for.
 pub(super) struct Bound {
-    admin: Option<TcpListener>,
+    admin: Option<(Origin, TcpListener)>,
 }
 
 impl AdminArgs {
-    /// Listens, before the service does: who cannot be asked how it fares is not to begin.
-    pub(super) fn bind(&self) -> anyhow::Result<Bound> {
-        Ok(Bound { admin: bind("--admin", self.admin.as_deref())? })
+    /// Listens, before the service does: who cannot be asked how it fares is not to begin. A program whose
+    /// place this one takes has passed on the listeners that it has.
+    pub(super) fn bind(&self, passed: &mut Passed) -> anyhow::Result<Bound> {
+        Ok(Bound { admin: bind("admin", self.admin.as_deref(), passed)? })
     }
 }
 
-fn bind(flag: &str, addr: Option<&str>) -> anyhow::Result<Option<TcpListener>> {
-    let listen =
-        |addr| TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr} for {flag}"));
+fn bind(
+    flag: &str,
+    addr: Option<&str>,
+    passed: &mut Passed,
+) -> anyhow::Result<Option<(Origin, TcpListener)>> {
+    let listen = |addr: &str| {
+        let origin = Origin::Flag(flag.to_owned(), addr.to_owned());
+        let listener = match passed.of(&origin) {
+            Some(listener) => listener,
+            None => {
+                TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr} for --{flag}"))?
+            }
+        };
+        Ok((origin, listener))
+    };
     addr.map(listen).transpose()
 }
 
 impl Bound {
-    /// Answers until what is given is dropped.
-    pub(super) fn serve<W: Watched>(self, watched: &Arc<W>) -> anyhow::Result<Vec<Handle>> {
+    /// Answers until that is ended.
+    pub(super) fn serve<W: Watched>(self, watched: &Arc<W>) -> anyhow::Result<Answering> {
         let mut answering = Vec::new();
-        if let Some(listener) = self.admin {
+        if let Some((origin, listener)) = self.admin {
             let handle = admin::serve(listener, Arc::clone(watched))?;
             output::print(format_args!("admin on http://{}/\n", handle.local_addr()));
-            answering.push(handle);
+            answering.push((origin, handle));
         }
-        Ok(answering)
+        Ok(Answering(answering))
+    }
+}
+
+/// Those who answer, and what each listens for.
+pub(super) struct Answering(Vec<(Origin, Handle)>);
+
+impl Answering {
+    /// Their listeners, for a program that takes this one's place.
+    pub(super) fn estate(&self) -> io::Result<Estate> {
+        let listeners = |(origin, handle): &(Origin, Handle)| {
+            Ok(handle.listeners()?.into_iter().map(|listener| (origin.clone(), listener)).collect())
+        };
+        Ok(self.0.iter().map(listeners).collect::<io::Result<Vec<Estate>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Leaves the listeners to that program.
+    pub(super) fn hand_over(&self) {
+        self.0.iter().for_each(|(_, handle)| handle.hand_over());
+    }
+
+    /// Ends them, once what is being answered is.
+    pub(super) fn end(&self) {
+        for (_, handle) in &self.0 {
+            handle.shutdown();
+            // Whoever has not taken the answer by now is not waited for.
+            let _ = handle.join();
+        }
     }
 }

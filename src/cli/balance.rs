@@ -15,7 +15,7 @@ use super::{
 /// Spread connections, or HTTP requests, over upstreams, with a limit to what each gets and a bounded line.
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the upstreams and the
-/// counters.
+/// counters; USR2 starts the program anew, as it is on the disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {
@@ -135,8 +135,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         fall: args.fall,
         busy_reply: args.pool.busy_reply.clone(),
     };
-    let builder = args.pool.builder("127.0.0.1:8000");
-    pool::run(&args.pool, || balance::serve(builder, config))
+    pool::run(&args.pool, "127.0.0.1:8000", |builder| balance::serve(builder, config))
 }
 
 impl Running for Balancer {

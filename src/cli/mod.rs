@@ -5,12 +5,17 @@ mod admin;
 mod balance;
 mod bench;
 mod dial;
+mod handover;
+mod listen;
 mod logging;
 mod man;
 mod output;
 mod pool;
+mod restart;
 mod serve;
 mod signals;
+mod sockets;
+mod systemd;
 mod usage;
 mod values;
 
@@ -60,6 +65,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
+    if let Some(usage::Wrong(sentence)) = error.downcast_ref() {
+        return usage::wrong(sentence);
+    }
     match error.downcast_ref::<overfall::Error>().and_then(overfall::Error::setting_name) {
         Some(name) => {
             let flag = format!("--{}", name.replace('_', "-"));

@@ -2,7 +2,7 @@
 //! know what is served.
 
 use std::{
-    fmt,
+    fmt, io,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
     sync::{
@@ -22,19 +22,22 @@ use signal_hook::{
 };
 
 use super::{
-    admin::AdminArgs,
+    admin::{AdminArgs, Answering},
+    handover::Origin,
+    listen::ListenArgs,
     logging::{self, LogArgs},
     output,
+    restart::{self, Estate, Restart},
     signals::{Caught, catch, is_ignored},
-    values,
+    sockets::{self, Passed},
+    systemd, values,
 };
+use crate::limits;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PoolArgs {
-    /// Listen here; may be repeated, and port 0 lets the system choose [default: 127.0.0.1:8888, or
-    /// 127.0.0.1:8000 to balance]
-    #[arg(long, value_name = "ADDR", value_parser = values::address)]
-    listen: Vec<String>,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// Threads that serve requests [default: the CPUs that this process may use]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -91,8 +94,8 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
 }
 
 impl PoolArgs {
-    /// The server that they describe, listening here where they name no address.
-    pub(super) fn builder(&self, default_addr: &str) -> Builder {
+    /// The server that they describe, which listens nowhere yet.
+    fn builder(&self) -> Builder {
         let mut builder = Server::builder()
             .on_full(self.on_full)
             .patience(self.patience)
@@ -113,10 +116,7 @@ impl PoolArgs {
         if let Some(max_connections) = self.max_connections {
             builder = builder.max_connections(max_connections);
         }
-        if self.listen.is_empty() {
-            return builder.bind(default_addr);
-        }
-        self.listen.iter().fold(builder, |builder, addr| builder.bind(addr))
+        builder
     }
 }
 
@@ -138,27 +138,36 @@ impl Running for Handle {
     }
 }
 
-/// Starts the server and runs it until a signal ends it.
+/// Starts the server, listening here where nothing says where, and runs it until a signal ends it.
 pub(super) fn run<R: Running>(
     args: &PoolArgs,
-    start: impl FnOnce() -> overfall::Result<R>,
+    default_addr: &str,
+    start: impl FnOnce(Builder) -> overfall::Result<R>,
 ) -> anyhow::Result<ExitCode> {
+    // While there is no other thread.
+    let mut passed = sockets::take()?;
+    passed.open_files.into_iter().for_each(limits::found);
     output::start().context("cannot start the threads that write")?;
     logging::start(&args.log);
-    crate::limits::raise();
+    limits::raise();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
     let signals: Vec<_> = DRAINING.into_iter().filter(|&signal| !is_ignored(signal)).collect();
     // The second one ends it. (A terminal that is closed sends HUP twice.)
     let twice: Vec<_> = signals.iter().copied().filter(|&signal| signal != SIGHUP).collect();
     let signals = catch(&signals, &twice, &[SIGUSR1, SIGUSR2], &draining).context("cannot catch signals")?;
-    let admin = args.admin.bind()?;
-    let running = Arc::new(start()?);
-    let watched = Arc::clone(&running);
+    let admin = args.admin.bind(&mut passed)?;
+    let (builder, origins) = args.listen.apply(args.builder(), &mut passed, default_addr)?;
+    let running = Arc::new(start(builder)?);
+    for addr in running.handle().local_addrs() {
+        output::print(format_args!("listening on {addr}\n"));
+    }
+    let admin = Arc::new(admin.serve(&running)?);
+    let served = Arc::new(Served { running: Arc::clone(&running), origins, admin: Arc::clone(&admin) });
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &*watched, &draining))).is_err() {
+            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &served, &draining))).is_err() {
                 // Nobody would hear a signal any more.
                 output::complain("error: the thread that hears signals has died");
                 output::flush();
@@ -166,16 +175,25 @@ pub(super) fn run<R: Running>(
             }
         })
         .context("cannot start the thread signals")?;
-    for addr in running.handle().local_addrs() {
-        output::print(format_args!("listening on {addr}\n"));
-    }
-    let admin = admin.serve(&running)?;
+    serve_in_public(&running, passed).context("cannot start a thread")?;
     let ended = running.join();
     print_status(&*running);
     // Until now, so that nobody is left without an answer while it drains.
-    drop(admin);
+    admin.end();
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whoever started this process that it serves, and goes on telling that it is well.
+fn serve_in_public<R: Running>(running: &Arc<R>, passed: Passed) -> io::Result<()> {
+    let addrs = running.handle().local_addrs().to_vec();
+    let say = move || systemd::serving(&addrs);
+    match passed.predecessor {
+        Some(predecessor) => restart::take_place(predecessor, say)?,
+        None => say(),
+    }
+    let watched = Arc::clone(running);
+    systemd::watch(move |within| watched.handle().responds(within))
 }
 
 /// Prints how it fares, below a line with the time that tells one print from the next.
@@ -190,15 +208,43 @@ fn print_status(running: &impl Running) {
 const DRAINING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
 
 /// Does what the signals say, until the process ends.
-fn heed(signals: Caught, running: &impl Running, draining: &AtomicBool) {
+fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicBool) {
+    let restart = Arc::new(Restart::default());
     signals.heed(|signal| match signal {
-        SIGUSR1 => print_status(running),
-        SIGUSR2 => tracing::warn!("USR2 means nothing; TERM drains, and USR1 prints the counters"),
+        SIGUSR1 => print_status(&*served.running),
+        SIGUSR2 => {
+            let (owner, old) = (Arc::clone(served), Arc::clone(served));
+            restart.begin(move || owner.estate(), move || old.hand_over());
+        }
         _ => {
             draining.store(true, SeqCst);
-            running.handle().shutdown();
+            if restart.give_up() {
+                systemd::stopping();
+            }
+            served.running.handle().shutdown();
             let signal = signal_name(signal).unwrap_or("unknown");
             tracing::info!(signal, "shutting down; a second signal ends it at once");
         }
     });
+}
+
+/// What runs, and where its listeners come from.
+struct Served<R> {
+    running: Arc<R>,
+    origins: Vec<Origin>,
+    admin: Arc<Answering>,
+}
+
+impl<R: Running> Served<R> {
+    /// What a program is to have that takes this one's place.
+    fn estate(&self) -> io::Result<Estate> {
+        let listeners = self.running.handle().listeners()?;
+        let estate = self.origins.iter().cloned().zip(listeners);
+        Ok(estate.chain(self.admin.estate()?).collect())
+    }
+
+    fn hand_over(&self) {
+        self.admin.hand_over();
+        self.running.handle().hand_over();
+    }
 }

@@ -14,7 +14,8 @@ use super::pool::{self, PoolArgs};
 
 /// Serve TCP clients with a fixed pool of workers behind a bounded queue.
 ///
-/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters.
+/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; USR2 starts the
+/// program anew, as it is on the disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {
@@ -64,8 +65,7 @@ impl Model {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let busy_reply = args.pool.busy_reply.clone().into();
     let experiment = Experiment { work: args.work, block: args.block, busy_reply };
-    let builder = args.pool.builder("127.0.0.1:8888");
-    pool::run(&args.pool, || match &*args.app {
+    pool::run(&args.pool, "127.0.0.1:8888", |builder| match &*args.app {
         "echo" => args.model.serve(builder, Echo { experiment }),
         "http" => args.model.serve(builder, web(experiment)),
         _ => args.model.serve(builder, Hello { experiment }),

@@ -1,11 +1,23 @@
 //! What is said to who gave a wrong command line, and the status for it. It does not know the flags.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use super::output;
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
+
+/// Something is wrong with what was asked for, on the command line or in the environment: a sentence.
+#[derive(Debug)]
+pub(super) struct Wrong(pub(super) String);
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
 
 /// Says what is wrong with what was asked for.
 pub(super) fn wrong(sentence: &str) -> ExitCode {

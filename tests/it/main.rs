@@ -18,6 +18,7 @@ mod parked;
 mod proxy;
 mod proxy_faults;
 mod reload;
+mod restart;
 mod smuggling;
 mod support;
 mod unhappy;

@@ -1,0 +1,552 @@
+//! Restarts without a gap: by USR2, and by a service manager that holds the socket.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// A program and those that took its place, with what they log. All are killed when it is dropped.
+struct Line {
+    first: Child,
+    now: Pid,
+    log: Receiver<String>,
+    said: VecDeque<Value>,
+}
+
+impl Line {
+    /// Starts the command, which logs in JSON.
+    fn start(mut command: Command) -> Self {
+        let command = command.args(["--log-format", "json"]).process_group(0);
+        let mut first = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let (now, stderr) = (Pid::from_child(&first), first.stderr.take().expect("piped"));
+        let (lines, log) = channel();
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|l| lines.send(l))
+        });
+        Self { first, now, log, said: VecDeque::new() }
+    }
+
+    /// Waits until this is said.
+    fn hear(&mut self, message: &str) -> Value {
+        loop {
+            let line = match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => panic!("in vain: {message}, after {:?}", self.said),
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended: {message}, after {:?}", self.said),
+            };
+            let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+            self.said.push_back(value.clone());
+            if value["message"].as_str().is_some_and(|text| text.contains(message)) {
+                return value;
+            }
+        }
+    }
+
+    /// Where it listens, which it says first.
+    fn addr(&mut self) -> SocketAddr {
+        self.hear("listening")["addr"].as_str().expect("an address").parse().expect("an address")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.now, signal).expect("it is there");
+    }
+
+    /// Has the program started anew, which takes the place; gives the old one.
+    fn restart(&mut self) -> Pid {
+        self.signal(Signal::USR2);
+        let process = self.hear("the new program is ready")["process"].as_str().map(str::parse::<i32>);
+        let new = Pid::from_raw(process.expect("a process").expect("a number")).expect("a process");
+        std::mem::replace(&mut self.now, new)
+    }
+
+    /// Waits for the end of this one, which may be a zombie that nobody waits for.
+    fn await_end_of(&mut self, process: Pid) {
+        let first = Pid::from_child(&self.first);
+        await_that("it ends", || {
+            if process == first {
+                return self.first.try_wait().expect("it is ours").is_some();
+            }
+            let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            test_kill_process(process).is_err() || status.contains(") Z ")
+        });
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // They may have ended.
+        let _ = kill_process_group(Pid::from_child(&self.first), Signal::KILL);
+        let _ = self.first.wait();
+    }
+}
+
+/// Clients that ask again and again, until they are told to stop.
+#[derive(Default)]
+struct Clients {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+}
+
+/// Between one request of a client and the next: eight of them make 200 a second.
+const INTERVAL: Duration = Duration::from_millis(40);
+
+impl Clients {
+    /// Runs these clients, two of each, while something is done; each request of theirs must be answered.
+    fn ask_while(addr: SocketAddr, clients: &[fn(&Self, SocketAddr)], act: impl FnOnce(&Self)) {
+        let this = Self::default();
+        thread::scope(|scope| {
+            let asking: Vec<_> = clients.iter().cycle().take(8).collect();
+            asking.into_iter().for_each(|client| drop(scope.spawn(|| client(&this, addr))));
+            let stopped = Stop(&this.stop);
+            this.await_more();
+            act(&this);
+            this.await_more();
+            drop(stopped);
+        });
+    }
+
+    /// Waits until each may have asked several times.
+    fn await_more(&self) {
+        let enough = self.answered.load(SeqCst) + 40;
+        await_that("clients are answered", || self.answered.load(SeqCst) >= enough);
+    }
+
+    fn was_answered(&self) {
+        self.answered.fetch_add(1, SeqCst);
+        thread::park_timeout(INTERVAL);
+    }
+
+    fn go_on(&self) -> bool {
+        !self.stop.load(Relaxed)
+    }
+
+    /// A connection for each request.
+    fn new(&self, addr: SocketAddr) {
+        while self.go_on() {
+            let mut stream = connect(addr);
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it reads");
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).expect("a reply");
+            assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+            self.was_answered();
+        }
+    }
+
+    /// A connection for as many requests as the server allows.
+    fn kept(&self, addr: SocketAddr) {
+        while self.go_on() {
+            let stream = BufReader::new(connect(addr));
+            self.keep_asking(stream);
+        }
+    }
+
+    fn keep_asking(&self, mut stream: BufReader<TcpStream>) {
+        while self.go_on() && !has_ended(stream.get_ref()) {
+            stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+            let (head, last) = read_reply(&mut stream);
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head:?}");
+            self.was_answered();
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Lines over a kept connection. Nothing in such a protocol says which reply is the last: a client that
+    /// finds the connection closed in place of a reply asks again, and must be answered then.
+    fn lines(&self, addr: SocketAddr) {
+        let mut stream = connect(addr);
+        while self.go_on() {
+            let asked = (!has_ended(&stream)).then(|| echo(&mut stream)).and_then(Result::ok);
+            if asked.is_none_or(|reply| reply.is_empty()) {
+                stream = connect(addr);
+                assert_eq!(echo(&mut stream).expect("a reply"), "hello\n");
+            }
+            self.was_answered();
+        }
+    }
+
+    /// A connection for each line.
+    fn single_lines(&self, addr: SocketAddr) {
+        while self.go_on() {
+            assert_eq!(echo(&mut connect(addr)).expect("a reply"), "hello\n");
+            self.was_answered();
+        }
+    }
+}
+
+/// Sends a line and gives what comes back, which is nothing at the end.
+fn echo(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"hello\n")?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply)?;
+    Ok(reply)
+}
+
+/// Whether the server has ended this connection, which it does while nothing is asked.
+fn has_ended(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("a socket");
+    let ended = stream.peek(&mut [0]).is_ok();
+    stream.set_nonblocking(false).expect("a socket");
+    ended
+}
+
+/// The head of a reply whose body is of a known length, and whether it is the connection's last.
+fn read_reply(stream: &mut BufReader<TcpStream>) -> (String, bool) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).expect("a reply") > 0, "{head:?}");
+    }
+    let lower = head.to_lowercase();
+    let length =
+        lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
+    stream.read_exact(&mut vec![0; length.parse().expect("a number")]).expect("the body");
+    (head, lower.contains("connection: close"))
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// A copy of the command that can be replaced, in a directory of its own.
+struct Installed(PathBuf);
+
+impl Installed {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        let this = Self(dir);
+        this.install_overfall();
+        this
+    }
+
+    /// Puts another program in its place, as a package manager does.
+    fn install(&self, write: impl FnOnce(&Path)) {
+        let new = self.0.join("overfall.new");
+        write(&new);
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::rename(&new, self.path()).expect("it is ours");
+    }
+
+    fn install_overfall(&self) {
+        self.install(|path| assert!(fs::copy(OVERFALL, path).is_ok_and(|length| length > 0)));
+    }
+
+    fn install_script(&self, text: &str) {
+        self.install(|path| fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("a script"));
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("overfall")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path());
+        command.args(args);
+        command
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn twenty_restarts_lose_and_refuse_nobody() {
+    let cases: [(&str, &[fn(&Clients, SocketAddr)]); 2] =
+        [("http", &[Clients::new, Clients::kept]), ("echo", &[Clients::lines, Clients::single_lines])];
+    for (app, clients) in cases {
+        let mut line = Line::start(overfall(&["serve", "--listen", "127.0.0.1:0", "--app", app]));
+        let addr = line.addr();
+        let mut old = Vec::new();
+        Clients::ask_while(addr, clients, |clients| {
+            for _ in 0..20 {
+                old.push(line.restart());
+                clients.await_more();
+            }
+        });
+        // Each has ended, and the last still serves.
+        old.into_iter().for_each(|process| line.await_end_of(process));
+        assert!(line.said.iter().all(|said| said["level"] == "INFO"), "{:?}", line.said);
+        line.signal(Signal::TERM);
+        line.await_end_of(line.now);
+        assert!(TcpStream::connect(addr).is_err());
+    }
+}
+
+#[test]
+fn a_balancer_restarts_as_well() {
+    let upstream = serve(&["--app", "http"]);
+    let name = upstream.addr.to_string();
+    let mut line =
+        Line::start(overfall(&["balance", "--protocol", "http", "--listen", "127.0.0.1:0", &name]));
+    Clients::ask_while(line.addr(), &[Clients::new, Clients::kept], |clients| {
+        for _ in 0..3 {
+            line.restart();
+            clients.await_more();
+        }
+    });
+}
+
+#[test]
+fn a_new_program_that_cannot_start_changes_nothing() {
+    let installed = Installed::new("cannot-start");
+    let said = installed.0.join("said");
+    // What is put there later is started with the limit that the first was started with.
+    let limited =
+        format!("ulimit -Sn 777; exec {} serve --listen 127.0.0.1:0 \"$@\"", installed.path().display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &limited, "sh"]);
+    let mut line = Line::start(command);
+    let addr = line.addr();
+    let hello = || assert_eq!(exchange(addr, b"hello").unwrap(), b"Hello, client!");
+    line.restart();
+    hello();
+    installed.install_script(&format!("echo \"$OVERFALL_HANDOVER\" >{}; exit 3", said.display()));
+    line.signal(Signal::USR2);
+    let error = line.hear("ended before it was ready; going on unchanged");
+    assert_eq!(error["status"], "exit status: 3");
+    assert_eq!(fs::read_to_string(&said).unwrap().trim(), "open-files 777\n--listen 127.0.0.1:0");
+    hello();
+    // Nor does one that is not there.
+    fs::remove_file(installed.path()).unwrap();
+    line.signal(Signal::USR2);
+    line.hear("a new program cannot be started; going on unchanged");
+    hello();
+    // With the program in its place again, it restarts.
+    installed.install_overfall();
+    let old = line.restart();
+    line.await_end_of(old);
+    hello();
+}
+
+#[test]
+fn there_is_one_restart_at_a_time_and_term_ends_both() {
+    let installed = Installed::new("one-at-a-time");
+    let mut line = Line::start(installed.command(&["serve", "--listen", "127.0.0.1:0"]));
+    line.addr();
+    let started = installed.0.join("started");
+    let text = format!(
+        "trap 'echo told >>{0}; exit' TERM; echo started >{0}; while :; do sleep 0.01; done",
+        started.display()
+    );
+    installed.install_script(&text);
+    let read = || fs::read_to_string(&started).unwrap_or_default();
+    line.signal(Signal::USR2);
+    await_that("it is started", || read() == "started\n");
+    line.signal(Signal::USR2);
+    line.hear("USR2 is ignored: a new program is being started already");
+    line.signal(Signal::TERM);
+    line.hear("the new program is to end as well");
+    assert!(line.first.wait().unwrap().success());
+    await_that("it is told", || read() == "started\ntold\n");
+}
+
+/// Plays systemd: starts the command with this socket as the descriptor 3.
+fn activated(socket: &TcpListener, env: &str, args: &[&str]) -> Command {
+    let script = format!("export LISTEN_PID=$$ LISTEN_FDS=1 {env}; exec \"$0\" \"$@\" 3<&0 </dev/null");
+    let mut command = Command::new("sh");
+    let socket: OwnedFd = socket.try_clone().expect("a descriptor").into();
+    command.args(["-c", &script]).args(args).stdin(socket);
+    command
+}
+
+const OVERFALL: &str = env!("CARGO_BIN_EXE_overfall");
+
+#[test]
+fn twenty_instances_one_after_the_other_on_systemds_socket_lose_and_refuse_nobody() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    let start = || {
+        let mut line = Line::start(activated(&socket, "", &[OVERFALL, "serve", "--app", "http"]));
+        assert_eq!(line.addr(), addr);
+        line
+    };
+    let mut line = start();
+    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+        for _ in 0..20 {
+            line.signal(Signal::TERM);
+            assert!(line.first.wait().unwrap().success());
+            line = start();
+            clients.await_more();
+        }
+    });
+}
+
+#[test]
+fn systemds_socket_is_handed_over_by_usr2_and_kept_for_systemd() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    let mut line =
+        Line::start(activated(&socket, "LISTEN_FDNAMES=web", &[OVERFALL, "serve", "--app", "http"]));
+    assert_eq!(line.addr(), addr);
+    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+        for _ in 0..3 {
+            line.restart();
+            clients.await_more();
+        }
+    });
+    line.signal(Signal::TERM);
+    line.await_end_of(line.now);
+    // Who comes now waits for the next one.
+    let client = connect(addr);
+    let (_handle, _gate) = serve_lines(overfall::Server::builder().from_listener(socket));
+    assert_eq!(ask(&client, "say next"), "next");
+}
+
+#[test]
+fn systemd_socket_activate_starts_it() {
+    const TOOL: &str = "systemd-socket-activate";
+    if Command::new(TOOL).arg("--version").stdout(Stdio::null()).status().is_err() {
+        return eprintln!("SKIPPED: {TOOL} is not installed");
+    }
+    // A port that was free a moment ago: it is the tool that listens.
+    let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+    let mut command = Command::new(TOOL);
+    command.args(["--listen", &addr.to_string(), OVERFALL, "serve", "--app", "http"]);
+    let mut line = Line::start(command);
+    await_that("it listens", || TcpStream::connect(addr).is_ok());
+    assert_eq!(line.addr(), addr);
+    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+        for _ in 0..3 {
+            line.restart();
+            clients.await_more();
+        }
+    });
+}
+
+#[test]
+fn what_was_passed_on_wrongly_is_one_sentence() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("", &["--listen", "127.0.0.1:0"], "--listen is given, and so are sockets that were passed on"),
+        ("LISTEN_FDS=many", &[], "LISTEN_FDS in the environment is \"many\"; it may be a number"),
+        ("LISTEN_FDS=1000000000", &[], "LISTEN_FDS in the environment is 1000000000; it may be 0 to 1000"),
+        ("LISTEN_PID=me", &[], "LISTEN_PID in the environment is \"me\"; it may be a number"),
+        (
+            "LISTEN_FDS=2",
+            &[],
+            "descriptor 4, which was passed on as one of 2 (LISTEN_FDS), is no listening TCP",
+        ),
+    ];
+    for (env, args, expected) in cases {
+        let output = activated(&socket, env, &[&[OVERFALL, "serve", "-q"], *args].concat()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{env}: {text}");
+        assert!(text.starts_with("error: ") && text.contains(expected), "{env}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    // What is for another process is none of its business.
+    let mut line =
+        Line::start(activated(&socket, "LISTEN_PID=1", &[OVERFALL, "serve", "--listen", "127.0.0.1:0"]));
+    assert_ne!(line.addr(), socket.local_addr().unwrap());
+    // A connection is no listener.
+    let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+    let output =
+        activated(&TcpListener::from(OwnedFd::from(client)), "", &[OVERFALL, "serve"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is no listening TCP socket"));
+}
+
+/// What a service manager is told at its socket.
+struct Manager(UnixDatagram, PathBuf);
+
+impl Manager {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self(socket, path)
+    }
+
+    /// Waits for a message that has this line, and gives it.
+    fn hear(&self, expected: &str) -> String {
+        loop {
+            let mut message = [0; 4096];
+            let length = self.0.recv(&mut message).unwrap_or_else(|error| panic!("{expected}: {error}"));
+            let message = String::from_utf8_lossy(&message[..length]).into_owned();
+            if message.lines().any(|line| line.starts_with(expected)) {
+                return message;
+            }
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.1);
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_how_it_goes() {
+    let manager = Manager::new("manager");
+    let mut command = overfall(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &manager.1).env("WATCHDOG_USEC", "100000");
+    let mut line = Line::start(command);
+    let addr = line.addr();
+    let ready = manager.hear("READY=1");
+    assert!(ready.contains(&format!("STATUS=Serving on {addr}")), "{ready}");
+    manager.hear("WATCHDOG=1");
+    line.restart();
+    // Before anybody else says anything that is to count.
+    assert_eq!(manager.hear("MAINPID="), format!("MAINPID={}\n", line.now));
+    manager.hear("READY=1");
+    manager.hear("WATCHDOG=1");
+    line.signal(Signal::TERM);
+    manager.hear("STOPPING=1");
+}
+
+#[test]
+fn it_is_well_as_process_1() {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--fork", "--pid", OVERFALL, "serve", "--listen", "127.0.0.1:0"]);
+    let mut probe = Command::new("unshare");
+    if !probe
+        .args(["--map-root-user", "--fork", "--pid", "true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return eprintln!("SKIPPED: no namespace of processes can be had");
+    }
+    let mut line = Line::start(command);
+    let addr = line.addr();
+    let children = format!("/proc/{0}/task/{0}/children", line.now);
+    let child = fs::read_to_string(children).unwrap();
+    line.now = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+    line.signal(Signal::USR2);
+    line.hear("USR2 is ignored: the end of process 1 would end its container");
+    assert_eq!(exchange(addr, b"hello").unwrap(), b"Hello, client!");
+    line.signal(Signal::TERM);
+    line.hear("shutting down");
+    assert!(line.first.wait().unwrap().success());
+}
