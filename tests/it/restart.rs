@@ -109,12 +109,15 @@ struct Clients {
     answered: AtomicUsize,
 }
 
+/// A client, which asks until it is told to stop.
+type Client = fn(&Clients, SocketAddr);
+
 /// Between one request of a client and the next: eight of them make 200 a second.
 const INTERVAL: Duration = Duration::from_millis(40);
 
 impl Clients {
     /// Runs these clients, two of each, while something is done; each request of theirs must be answered.
-    fn ask_while(addr: SocketAddr, clients: &[fn(&Self, SocketAddr)], act: impl FnOnce(&Self)) {
+    fn ask_while(addr: SocketAddr, clients: &[Client], act: impl FnOnce(&Self)) {
         let this = Self::default();
         thread::scope(|scope| {
             let asking: Vec<_> = clients.iter().cycle().take(8).collect();
@@ -143,7 +146,7 @@ impl Clients {
     }
 
     /// A connection for each request.
-    fn new(&self, addr: SocketAddr) {
+    fn each_anew(&self, addr: SocketAddr) {
         while self.go_on() {
             let mut stream = connect(addr);
             stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it reads");
@@ -176,7 +179,7 @@ impl Clients {
 
     /// Lines over a kept connection. Nothing in such a protocol says which reply is the last: a client that
     /// finds the connection closed in place of a reply asks again, and must be answered then.
-    fn lines(&self, addr: SocketAddr) {
+    fn kept_lines(&self, addr: SocketAddr) {
         let mut stream = connect(addr);
         while self.go_on() {
             let asked = (!has_ended(&stream)).then(|| echo(&mut stream)).and_then(Result::ok);
@@ -189,7 +192,7 @@ impl Clients {
     }
 
     /// A connection for each line.
-    fn single_lines(&self, addr: SocketAddr) {
+    fn lines_anew(&self, addr: SocketAddr) {
         while self.go_on() {
             assert_eq!(echo(&mut connect(addr)).expect("a reply"), "hello\n");
             self.was_answered();
@@ -246,20 +249,23 @@ impl Installed {
         this
     }
 
-    /// Puts another program in its place, as a package manager does.
-    fn install(&self, write: impl FnOnce(&Path)) {
+    /// Puts another program in its place, as a package manager does. It is written by another process: what
+    /// a test writes may be open in what other tests are starting, and what is open for writing cannot run.
+    fn install(&self, program: &Path) {
         let new = self.0.join("overfall.new");
-        write(&new);
+        assert!(Command::new("cp").arg(program).arg(&new).status().is_ok_and(|status| status.success()));
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("it is ours");
         fs::rename(&new, self.path()).expect("it is ours");
     }
 
     fn install_overfall(&self) {
-        self.install(|path| assert!(fs::copy(OVERFALL, path).is_ok_and(|length| length > 0)));
+        self.install(Path::new(OVERFALL));
     }
 
     fn install_script(&self, text: &str) {
-        self.install(|path| fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("a script"));
+        let script = self.0.join("script");
+        fs::write(&script, format!("#!/bin/sh\n{text}\n")).expect("a script");
+        self.install(&script);
     }
 
     fn path(&self) -> PathBuf {
@@ -281,8 +287,10 @@ impl Drop for Installed {
 
 #[test]
 fn twenty_restarts_lose_and_refuse_nobody() {
-    let cases: [(&str, &[fn(&Clients, SocketAddr)]); 2] =
-        [("http", &[Clients::new, Clients::kept]), ("echo", &[Clients::lines, Clients::single_lines])];
+    let cases: [(&str, &[Client]); 2] = [
+        ("http", &[Clients::each_anew, Clients::kept]),
+        ("echo", &[Clients::kept_lines, Clients::lines_anew]),
+    ];
     for (app, clients) in cases {
         let mut line = Line::start(overfall(&["serve", "--listen", "127.0.0.1:0", "--app", app]));
         let addr = line.addr();
@@ -308,7 +316,7 @@ fn a_balancer_restarts_as_well() {
     let name = upstream.addr.to_string();
     let mut line =
         Line::start(overfall(&["balance", "--protocol", "http", "--listen", "127.0.0.1:0", &name]));
-    Clients::ask_while(line.addr(), &[Clients::new, Clients::kept], |clients| {
+    Clients::ask_while(line.addr(), &[Clients::each_anew, Clients::kept], |clients| {
         for _ in 0..3 {
             line.restart();
             clients.await_more();
@@ -391,7 +399,7 @@ fn twenty_instances_one_after_the_other_on_systemds_socket_lose_and_refuse_nobod
         line
     };
     let mut line = start();
-    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
         for _ in 0..20 {
             line.signal(Signal::TERM);
             assert!(line.first.wait().unwrap().success());
@@ -408,7 +416,7 @@ fn systemds_socket_is_handed_over_by_usr2_and_kept_for_systemd() {
     let mut line =
         Line::start(activated(&socket, "LISTEN_FDNAMES=web", &[OVERFALL, "serve", "--app", "http"]));
     assert_eq!(line.addr(), addr);
-    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
         for _ in 0..3 {
             line.restart();
             clients.await_more();
@@ -435,7 +443,7 @@ fn systemd_socket_activate_starts_it() {
     let mut line = Line::start(command);
     await_that("it listens", || TcpStream::connect(addr).is_ok());
     assert_eq!(line.addr(), addr);
-    Clients::ask_while(addr, &[Clients::new, Clients::kept], |clients| {
+    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
         for _ in 0..3 {
             line.restart();
             clients.await_more();
