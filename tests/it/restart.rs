@@ -325,6 +325,21 @@ fn a_balancer_restarts_as_well() {
 }
 
 #[test]
+fn who_asks_how_it_fares_is_answered_by_the_new_one() {
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+    let admin = free().to_string();
+    let mut line = Line::start(overfall(&["serve", "--listen", "127.0.0.1:0", "--admin", &admin]));
+    line.addr();
+    let health = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for _ in 0..3 {
+        let old = line.restart();
+        line.await_end_of(old);
+        let reply = exchange(admin.parse().unwrap(), health).unwrap();
+        assert!(reply.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&reply));
+    }
+}
+
+#[test]
 fn a_new_program_that_cannot_start_changes_nothing() {
     let installed = Installed::new("cannot-start");
     let said = installed.0.join("said");
