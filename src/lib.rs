@@ -39,7 +39,8 @@
 //! | what | where |
 //! |---|---|
 //! | how the system is asked: clocks, connecting, names, `TCP_INFO` | `sys/` |
-//! | what is counted and printed | `metrics.rs`: one list |
+//! | what is counted and printed | `metrics/mod.rs`: one list |
+//! | how long things took: histograms | `metrics/times.rs` |
 //! | who joins a line, and who is served from it or shed | `overload/gate.rs`; the policy is pure, its judge is `overload/simulation/` |
 //! | how long a line may be, when it is made shorter and longer | `overload/line.rs` |
 //! | what service times and refusals' costs are taken to be | `overload/pace.rs`, `overload/budget.rs` |
@@ -50,6 +51,7 @@
 //! | epoll, and waking idle workers | `net/poller.rs` |
 //! | events that nobody has heeded yet, and wakers | `net/ready.rs` |
 //! | what a handler sees | `session/connection.rs` |
+//! | what a thread is at, and what its call is said to do | `session/activity.rs` |
 //! | what a handler is, and what it answers | `session/handler.rs` |
 //! | a session (a connection with all it owns): its states | `session/life.rs` |
 //! | what a parked session waits for, and how long | `session/phase.rs` |
@@ -65,6 +67,8 @@
 //! | who gives way to it when all places are taken | `server/eviction.rs` |
 //! | it waits for a worker | `server/queue.rs` |
 //! | a worker takes and serves a session | `server/worker.rs` |
+//! | what the workers do with their time, and the longest calls | `server/workers.rs` |
+//! | how many workers a load wants | `server/advice.rs`, seen over a minute by `server/advisor.rs` |
 //! | a session is refused, shed, parked, retired | `server/pool.rs` |
 //! | a session whose time has passed is found | `server/sweeper.rs` |
 //! | clients are told no while all workers are stuck | `server/overdue.rs` |
@@ -112,8 +116,11 @@ pub mod steps;
 mod sys;
 
 pub use error::{Error, Result};
-pub use metrics::Metrics;
-pub use server::{Builder, Handle, OnFull, Server, baseline};
+pub use metrics::{Distribution, Metrics};
+pub use server::{
+    Advice, Builder, CallState, DecidedBy, Handle, OnFull, RunningCall, Server, WaitingFor, WorkersReport,
+    baseline,
+};
 pub use session::{
     busy_reply::BusyReply,
     connection::Connection,

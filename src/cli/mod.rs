@@ -18,6 +18,7 @@ mod sockets;
 mod systemd;
 mod usage;
 mod values;
+mod workers;
 
 use std::process::ExitCode;
 

@@ -30,7 +30,7 @@ use super::{
     restart::{self, Estate, Restart},
     signals::{Caught, catch, is_ignored},
     sockets::{self, Passed},
-    systemd, values,
+    systemd, values, workers,
 };
 use crate::limits;
 
@@ -199,8 +199,8 @@ fn serve_in_public<R: Running>(running: &Arc<R>, passed: Passed) -> io::Result<(
 /// Prints how it fares, below a line with the time that tells one print from the next.
 fn print_status(running: &impl Running) {
     let now = humantime::format_rfc3339_millis(SystemTime::now());
-    let (dropped, status) = (output::dropped(), running.status());
-    output::print(format_args!("{:-<24} {now}\n{:<25}{dropped}\n{status}", "-", "output_dropped"));
+    let (dropped, workers, status) = (output::dropped(), workers::status(running.handle()), running.status());
+    output::print(format_args!("{:-<24} {now}\n{:<25}{dropped}\n{workers}{status}", "-", "output_dropped"));
 }
 
 /// Signals at which the server drains: what container runtimes, service managers and terminals send.

@@ -32,6 +32,7 @@ where
     let Taken { head, text, receipt, gathered, hold } = taken;
     let (http_11, persistent) = (head.http_11, head.persistent);
     let head_only = head.method == Method::HEAD;
+    connection.describe_in_parts(&[head.method.as_str(), " ", head.uri.path()]);
     let incoming = Incoming::new(connection.reborrow(), receipt, limits, gathered, hold)
         .expect_continue(head.expects_continue);
     let request = Request::new(head, text, incoming);

@@ -85,7 +85,8 @@ impl Ready {
 
     /// Waits for an event, or until the bell is rung. A few events are taken at once, which saves
     /// calls; those beyond the first are left for whichever worker comes first. `now` is the
-    /// present, and is afterwards too; `idle` says whether there was nothing for a while.
+    /// present, and is afterwards too, unless there was no need to wait; `idle` says whether there was
+    /// nothing for a while.
     pub(crate) fn wait(&self, now: &mut Instant, idle: &mut bool) -> Option<Event> {
         self.take().or_else(|| self.next_event(None, now, idle))
     }
@@ -126,10 +127,11 @@ impl Ready {
     fn next_event(&self, timeout: Option<&Timespec>, now: &mut Instant, idle: &mut bool) -> Option<Event> {
         let timeout = if self.has_no_woken() { timeout } else { Some(&AT_ONCE) };
         let mut space: Space = [MaybeUninit::uninit(); EVENTS];
-        let called = if timeout.is_none() { Instant::now() } else { *now };
+        let called = *now;
         let emptied = self.at(self.emptied_us.load(Relaxed));
-        let (count, events) = self.poller.wait(&mut space, timeout)?;
+        let waited = self.poller.wait(&mut space, timeout);
         *now = Instant::now();
+        let (count, events) = waited?;
         // Events that had to be waited for have only just come.
         *idle = timeout.is_none() && count < EVENTS && *now > called + BLOCKED;
         let after = if *idle { *now } else { emptied };

@@ -90,9 +90,22 @@ impl<H: Handler> Acceptor<H> {
             let report =
                 self.reporter.report(&pool.gate, pool.counters(), pool.service.context.patience.get());
             let until = [pause.until, self.sweep_when_due(), overdue, report].into_iter().flatten().min();
+            if overdue.is_some() {
+                self.advise_when_due();
+            }
             self.wait(Pause { until, ..pause });
         }
         Ok(())
+    }
+
+    /// While all workers are busy: sees whether more of them would help, which is said in the log.
+    fn advise_when_due(&self) {
+        let (pool, now) = (&self.pool, Instant::now());
+        if pool.advisor.is_due(now)
+            && let Some(sample) = pool.sample(now)
+        {
+            pool.advisor.look(sample);
+        }
     }
 
     pub(super) fn sweep_when_due(&mut self) -> Option<Instant> {

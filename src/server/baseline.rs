@@ -12,8 +12,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    backoff::Backoff, builder::Builder, control::Control, ending::Ending, handle::Handle, reload::InForce,
+    advice::Advice,
+    backoff::Backoff,
+    builder::Builder,
+    control::Control,
+    ending::Ending,
+    handle::{Handle, Inside},
+    reload::InForce,
     start::spawn,
+    workers::WorkersReport,
 };
 use crate::{
     error::{Error, Result},
@@ -26,7 +33,8 @@ use crate::{
         ready::Waker,
     },
     session::{
-        context::Context, exchange::Outcome, handler::Handler, life::Session, service::Service, sides::Host,
+        activity::Activity, context::Context, exchange::Outcome, handler::Handler, life::Session,
+        service::Service, sides::Host,
     },
     sys::{
         tally::Counted,
@@ -53,7 +61,7 @@ pub enum Bound {
 pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
     let (config, listeners) = server.listen()?;
-    let context = Arc::new(Context::new(config.timeouts, config.patience, usize::MAX));
+    let context = Arc::new(Context::new(config.timeouts, config.patience, 1, usize::MAX));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let threads = Arc::new(Threads {
@@ -68,7 +76,7 @@ pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Ha
         spawn("acceptor".into(), move || threads.run(listeners))?
     };
     let in_force = InForce::new(config, None);
-    Ok(Handle::new(refs, control, Box::new(move || threads.gauges()), in_force, acceptor))
+    Ok(Handle::new(refs, control, threads, in_force, acceptor))
 }
 
 /// What the acceptor and the connections' threads share.
@@ -91,14 +99,6 @@ impl<H: Handler> Threads<H> {
 
     fn is_draining(&self) -> bool {
         self.service.context.stage.is_draining()
-    }
-
-    fn gauges(&self) -> Gauges {
-        Gauges {
-            connections_open: self.control.open.get() as u64,
-            busy_workers: self.control.busy() as u64,
-            ..Gauges::default()
-        }
     }
 
     /// Accepts until the server is to shut down, and then waits for the connections to end.
@@ -182,7 +182,7 @@ impl<H: Handler> Threads<H> {
 
     fn serve(&self, mut session: Session<H::State>) {
         let service = &self.service;
-        self.counters().waits.record(session.since().elapsed());
+        self.counters().waits.record(0, session.since().elapsed(), 1);
         let mut input = Input::new();
         loop {
             let ran = service.run(&mut session, &mut input, &mut Alone);
@@ -220,6 +220,24 @@ impl<H: Handler> Threads<H> {
     }
 }
 
+impl<H: Handler> Inside for Threads<H> {
+    fn gauges(&self) -> Gauges {
+        Gauges {
+            connections_open: self.control.open.get() as u64,
+            busy_workers: self.control.busy() as u64,
+            ..Gauges::default()
+        }
+    }
+
+    fn workers(&self) -> WorkersReport {
+        WorkersReport::default()
+    }
+
+    fn advice(&self) -> Option<Advice> {
+        None
+    }
+}
+
 /// A thread has but one session, which is never woken: there is no line to wait in.
 struct Alone;
 
@@ -233,6 +251,10 @@ impl Host for Alone {
     }
 
     fn waker(&self, _: Key) -> Option<Waker> {
+        None
+    }
+
+    fn activity(&self) -> Option<&Activity> {
         None
     }
 

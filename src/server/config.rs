@@ -118,7 +118,9 @@ impl Default for Settings {
     }
 }
 
-const WORKERS: RangeInclusive<usize> = 1..=4096;
+/// The most workers that there may be.
+pub(super) const MOST_WORKERS: usize = 4096;
+const WORKERS: RangeInclusive<usize> = 1..=MOST_WORKERS;
 const QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// `listen(2)` takes an int.
 const BACKLOG: RangeInclusive<u32> = 1..=i32::MAX as u32;

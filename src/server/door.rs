@@ -157,12 +157,10 @@ impl<H: Handler> Door<H> {
     /// Parks a newcomer without a detour: its request is usually still on the way, and when it
     /// comes, it wakes an idle worker itself.
     pub(super) fn park(&self, session: Session<H::State>) {
-        let counters = self.pool.counters();
-        counters.waits.record(Duration::ZERO);
         match self.pool.park(session, false, |_| true) {
             Parking::Parked => {}
             Parking::Returned(session) | Parking::Failed(session, _) => {
-                counters.failed.count();
+                self.pool.counters().failed.count();
                 self.pool.retire(session);
             }
         }
@@ -187,7 +185,7 @@ impl<H: Handler> Door<H> {
         counter.count();
         let accepted = newcomer.accepted;
         self.pool.refuse(newcomer.into_session(), why, started);
-        counters.refusals.record(accepted.elapsed());
+        counters.refusals.record(0, accepted.elapsed(), 1);
     }
 
     /// Tells the one that has been in the queue longest no, and lets the newcomer in.

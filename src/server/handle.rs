@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 
 #[cfg(feature = "admin")]
 use super::config::Config;
-use super::{builder::Builder, control::Control, ending::Ending, reload::InForce};
+use super::{
+    advice::Advice, builder::Builder, control::Control, ending::Ending, reload::InForce,
+    workers::WorkersReport,
+};
 use crate::{
     error::{Error, Result},
     metrics::{Gauges, Metrics},
@@ -27,13 +30,22 @@ pub struct Handle {
     addrs: Vec<SocketAddr>,
     listeners: Vec<ListenerRef>,
     control: Arc<Control>,
-    gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+    inside: Arc<dyn Inside>,
     in_force: InForce,
     end: Mutex<End>,
 }
 
 /// How often it is looked whether the acceptor has gone round.
 const ROUND: Duration = Duration::from_millis(1);
+
+/// What runs behind a handle, as far as it is asked how it fares.
+pub(super) trait Inside: Send + Sync {
+    fn gauges(&self) -> Gauges;
+
+    fn workers(&self) -> WorkersReport;
+
+    fn advice(&self) -> Option<Advice>;
+}
 
 struct End {
     /// None once it was joined.
@@ -46,13 +58,13 @@ impl Handle {
     pub(super) fn new(
         listeners: Vec<ListenerRef>,
         control: Arc<Control>,
-        gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+        inside: Arc<dyn Inside>,
         in_force: InForce,
         acceptor: JoinHandle<Ending>,
     ) -> Self {
         let end = Mutex::new(End { acceptor: Some(acceptor), ending: Ending::Drained });
         let addrs = listeners.iter().map(|listener| listener.addr).collect();
-        Self { addrs, listeners, control, gauges, in_force, end }
+        Self { addrs, listeners, control, inside, in_force, end }
     }
 
     /// The address that the server listens on, with the real port; the first of several.
@@ -67,7 +79,22 @@ impl Handle {
 
     /// The counters as they are now.
     pub fn metrics(&self) -> Metrics {
-        self.control.context.counters.snapshot((self.gauges)())
+        self.control.context.counters.snapshot(self.inside.gauges())
+    }
+
+    /// What the workers do with their time, and the calls that have run longest. It stops nobody: it can be
+    /// asked while every worker is held. The kernel is asked for each worker's CPU time, and for the address
+    /// of each client that is listed. Of a [`baseline`](crate::baseline) it is empty.
+    pub fn workers(&self) -> WorkersReport {
+        self.inside.workers()
+    }
+
+    /// How many workers this load wants, if it is many more than there are: as of the last 10 to 60 s, of
+    /// which it knows what it saw when it was asked before, and while all workers were busy. None where
+    /// there is too little to go by, where the number of workers is right within a factor of two, and where
+    /// more would not help.
+    pub fn advice(&self) -> Option<Advice> {
+        self.inside.advice()
     }
 
     /// Has the server go by the settings of another builder from now on; its handler stays as it is. All of

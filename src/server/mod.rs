@@ -2,6 +2,8 @@
 //! handlers, and no protocol.
 
 mod acceptor;
+mod advice;
+mod advisor;
 mod backoff;
 pub mod baseline;
 mod builder;
@@ -28,12 +30,15 @@ mod sweep;
 mod sweeper;
 mod turns;
 mod worker;
+mod workers;
 
 #[cfg(feature = "admin")]
 pub(crate) use self::config::Config;
 pub(crate) use self::config::descriptor_limit;
 pub use self::{
+    advice::{Advice, DecidedBy, WaitingFor},
     builder::{Builder, Server},
     config::OnFull,
     handle::Handle,
+    workers::{CallState, RunningCall, WorkersReport},
 };

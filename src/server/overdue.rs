@@ -110,5 +110,5 @@ fn turn_out<H: Handler>(
     if !info.is_some_and(|info| info.gone) {
         pool.gate.refused(now);
     }
-    pool.shed(session, info, wait, now);
+    pool.shed(session, info, wait, now, pool.acceptors_number());
 }

@@ -2,6 +2,7 @@
 //! park it, retire it. It knows neither the workers nor the acceptor.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -9,7 +10,17 @@ use std::{
 use crossbeam_channel::Receiver;
 use rustix::net::connect_unspec;
 
-use super::{config::Config, control::Control, parked::Parked, queue::Newcomer, running::Running};
+use super::{
+    advice::Advice,
+    advisor::{Advisor, Sample},
+    config::Config,
+    control::Control,
+    handle::Inside,
+    parked::Parked,
+    queue::Newcomer,
+    running::Running,
+    workers::{self, Told, WorkersReport},
+};
 use crate::{
     metrics::{Counters, Gauges},
     net::slots::Parking,
@@ -22,6 +33,7 @@ use crate::{
     },
     sys::{
         clock::{thread_cpu_time, us},
+        peer,
         tcp_info::TcpInfo,
     },
 };
@@ -37,6 +49,8 @@ pub(super) struct Pool<H: Handler> {
     pub(super) taken_us: AtomicU64,
     /// What each worker is busy with.
     pub(super) running: Box<[Running]>,
+    told: Told,
+    pub(super) advisor: Advisor,
 }
 
 impl<H: Handler> Pool<H> {
@@ -46,19 +60,27 @@ impl<H: Handler> Pool<H> {
         control: Arc<Control>,
         queue: Receiver<Newcomer>,
     ) -> rustix::io::Result<Self> {
+        let now = Instant::now();
         Ok(Self {
             service,
             control,
             parked: Arc::new(Parked::new(config.places * config.descriptors + LINGERING)?),
             queue,
-            gate: Gate::new(config.terms(), Instant::now()),
+            gate: Gate::new(config.terms(), now),
             taken_us: AtomicU64::new(0),
-            running: (0..config.workers).map(|_| Running::nobody()).collect(),
+            running: (0..config.workers).map(|_| Running::nobody(now)).collect(),
+            told: Told::default(),
+            advisor: Advisor::new(config.workers, now),
         })
     }
 
     pub(super) fn counters(&self) -> &Counters {
         &self.service.context.counters
+    }
+
+    /// The number of the acceptor's thread where threads are counted one by one: that after the workers'.
+    pub(super) fn acceptors_number(&self) -> usize {
+        self.running.len()
     }
 
     /// Whether somebody waits in the queue or in the ready line.
@@ -89,16 +111,18 @@ impl<H: Handler> Pool<H> {
         self.gate.charge(cost);
     }
 
-    /// Ends the session of somebody who has waited too long: it is told no, if it is still there.
+    /// Ends the session of somebody who has waited too long: it is told no, if it is still there. `thread` is
+    /// the number of this worker, or the acceptor's.
     pub(super) fn shed(
         &self,
         session: Session<H::State>,
         info: Option<TcpInfo>,
         wait: Duration,
         now: Instant,
+        thread: usize,
     ) {
         let counters = self.counters();
-        counters.waits.record(wait);
+        counters.waits.record(thread, wait, 1);
         if info.is_some_and(|info| info.gone) {
             counters.gone.count();
             self.gate.gone(now, wait);
@@ -143,7 +167,27 @@ impl<H: Handler> Pool<H> {
         self.control.change(config);
     }
 
-    pub(super) fn gauges(&self) -> Gauges {
+    /// What was counted up to now, of which advice follows; none where the kernel does not say how long
+    /// threads run.
+    pub(super) fn sample(&self, now: Instant) -> Option<Sample> {
+        let counters = self.counters();
+        Some(Sample {
+            at: now,
+            answered: counters.answered.get(),
+            turned_away: counters.turned_away().iter().sum(),
+            waits: counters.waits.total(),
+            spent: self.told.spent(&self.running, now),
+            on_cpu: self.told.on_cpu(&self.running)?,
+        })
+    }
+
+    fn client(&self, running: &Running) -> Option<SocketAddr> {
+        peer::addr(&running.socket(&self.parked)?)
+    }
+}
+
+impl<H: Handler> Inside for Pool<H> {
+    fn gauges(&self) -> Gauges {
         let (open, queued, busy) = (self.control.open.get(), self.queue.len(), self.control.busy());
         Gauges {
             connections_open: open as u64,
@@ -152,5 +196,16 @@ impl<H: Handler> Pool<H> {
             queue_depth: queued as u64,
             busy_workers: busy as u64,
         }
+    }
+
+    fn workers(&self) -> WorkersReport {
+        let now = Instant::now();
+        let (spent, on_cpu) = (self.told.spent(&self.running, now), self.told.on_cpu(&self.running));
+        let longest = workers::longest(&self.running, now, |running| self.client(running));
+        workers::report(self.running.len(), spent, on_cpu, longest)
+    }
+
+    fn advice(&self) -> Option<Advice> {
+        self.advisor.ask(self.sample(Instant::now())?)
     }
 }

@@ -21,14 +21,7 @@ impl Reporter {
             return None;
         }
         gate.look(now);
-        let turned_away = [
-            &counters.refused_queue_full,
-            &counters.refused_connections_full,
-            &counters.refused_oldest,
-            &counters.shed,
-            &counters.gone,
-        ];
-        match self.watch.look(now, gate.is_overloaded(now), &turned_away.map(|counter| counter.get())) {
+        match self.watch.look(now, gate.is_overloaded(now), &counters.turned_away()) {
             Some(Change::Begun) => {
                 counters.overloads_begun.count();
                 tracing::warn!(patience = %time(patience), "overloaded: more comes than can be served in time");

@@ -1,20 +1,29 @@
-//! What each worker is busy with, so that it can be shut down. It knows no workers.
+//! What each worker is busy with, so that it can be shut down and shown. It knows no workers.
 
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
+    time::Instant,
 };
 
 use parking_lot::Mutex;
+use rustix::thread::{Pid, gettid};
 
 use super::parked::Parked;
-use crate::{net::key::Key, session::life::Session};
+use crate::{
+    net::key::Key,
+    session::{
+        activity::{Activity, At},
+        life::Session,
+    },
+    sys::threads::OnCpu,
+};
 
 /// The session that a worker is busy with: its key, or its socket while it has no slot yet. (To
 /// keep the socket always cost a hundredth of a kept request's CPU.)
@@ -22,14 +31,35 @@ use crate::{net::key::Key, session::life::Session};
 pub(super) struct Running {
     key: AtomicU64,
     socket: Mutex<Option<Arc<OwnedFd>>>,
+    pub(super) activity: Activity,
+    /// The worker's thread, once it runs.
+    thread: OnceLock<Pid>,
 }
 
 /// No key's number.
 const NOBODY: u64 = u64::MAX;
 
 impl Running {
-    pub(super) fn nobody() -> Self {
-        Self { key: AtomicU64::new(NOBODY), socket: Mutex::new(None) }
+    /// Of a worker that is going to be started.
+    pub(super) fn nobody(now: Instant) -> Self {
+        Self {
+            key: AtomicU64::new(NOBODY),
+            socket: Mutex::new(None),
+            activity: Activity::new(now),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Says that the worker's thread is this one.
+    pub(super) fn started(&self, now: Instant) {
+        let _ = self.thread.set(gettid());
+        self.activity.enter(At::Handling, now);
+    }
+
+    /// How long the worker has had a CPU; none before it runs and after its end, or where the kernel does
+    /// not say.
+    pub(super) fn on_cpu(&self) -> Option<OnCpu> {
+        self.thread.get().copied().and_then(OnCpu::of)
     }
 
     pub(super) fn begin<S>(&self, session: &Session<S>) {
@@ -40,6 +70,7 @@ impl Running {
     }
 
     pub(super) fn end(&self) {
+        self.activity.end_call();
         match self.key.load(Relaxed) {
             NOBODY => *self.socket.lock() = None,
             _ => self.key.store(NOBODY, Release),

@@ -19,7 +19,8 @@ use crate::{
 pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
     // Half of the workers may be held, so that the others go on whatever those clients do.
-    let context = Arc::new(Context::new(config.timeouts, config.patience, config.workers / 2));
+    let context =
+        Arc::new(Context::new(config.timeouts, config.patience, config.workers, config.workers / 2));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let workers = config.workers;
     let refs = listeners.iter().map(Listener::to_ref).collect();
@@ -40,8 +41,7 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     }
     let changed = Arc::clone(&pool);
     let in_force = InForce::new(config, Some(Box::new(move |config| changed.change(config))));
-    let gauges = Box::new(move || pool.gauges());
-    Ok(Handle::new(refs, control, gauges, in_force, acceptor?))
+    Ok(Handle::new(refs, control, pool, in_force, acceptor?))
 }
 
 /// Accepts until the server is to shut down, and then shuts it down.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{parked::Parked, pool::Pool, queue::Newcomer, room::Room, turns::Turns};
+use super::{parked::Parked, pool::Pool, queue::Newcomer, room::Room, running::Running, turns::Turns};
 use crate::{
     net::{
         input::Input,
@@ -20,6 +20,7 @@ use crate::{
     },
     overload::{Kind, Take, Wait},
     session::{
+        activity::{Activity, At},
         exchange::{Outcome, Ran},
         handler::Handler,
         life::{Session, Told},
@@ -35,9 +36,11 @@ use crate::{
 /// Serves as the worker of this number, for as long as there is something to do. `alive`: it is one of
 /// those that have not ended.
 pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize, alive: Counted) {
-    let _alive = Alive { pool, counted: Some(alive) };
-    let (input, turns) = (Input::new(), Turns::default());
-    let mut worker = Worker { pool, index, input, held: None, turns, now: Instant::now() };
+    let running = &pool.running[index];
+    let _alive = Alive { pool, running, counted: Some(alive) };
+    let (input, turns, now) = (Input::new(), Turns::default(), Instant::now());
+    running.started(now);
+    let mut worker = Worker { pool, index, running, input, held: None, waited: None, turns, now };
     while let Some(session) = worker.next() {
         worker.attend(session);
     }
@@ -46,6 +49,7 @@ pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize, alive: Counted) {
 /// A worker's thread, however it ends.
 struct Alive<'a, H: Handler> {
     pool: &'a Pool<H>,
+    running: &'a Running,
     counted: Option<Counted>,
 }
 
@@ -55,6 +59,7 @@ impl<H: Handler> Drop for Alive<'_, H> {
         if thread::panicking() {
             control.died("a worker");
         }
+        self.running.activity.enter(At::Idle, Instant::now());
         // Each wakes the next, since an edge wakes but one.
         self.pool.parked.ready.poller.ring();
         self.counted = None;
@@ -65,9 +70,12 @@ impl<H: Handler> Drop for Alive<'_, H> {
 struct Worker<'a, H: Handler> {
     pool: &'a Pool<H>,
     index: usize,
+    running: &'a Running,
     input: Input,
     /// An event that was taken while looking whether others wait.
     held: Option<Event>,
+    /// How long the session at hand, which was kept, has waited at most if it has asked for something.
+    waited: Option<Duration>,
     turns: Turns,
     /// The time when it last looked at the clock, which is when it last began to have something to
     /// do or was done with something.
@@ -122,7 +130,13 @@ impl<H: Handler> Worker<'_, H> {
         let idle_worker = ready.poller.begin_idle();
         let has_nothing = pool.queue.is_empty() && !pool.control.finished();
         let mut idle = false;
-        let event = if has_nothing { ready.wait(&mut self.now, &mut idle) } else { None };
+        let mut event = None;
+        if has_nothing {
+            self.now = Instant::now();
+            self.running.activity.enter(At::Idle, self.now);
+            event = ready.wait(&mut self.now, &mut idle);
+            self.running.activity.enter(At::Handling, self.now);
+        }
         if idle_worker.end() {
             pool.control.watch();
         }
@@ -140,20 +154,27 @@ impl<H: Handler> Worker<'_, H> {
             ready.poller.announce_rest();
         }
         let session = pool.parked.take(event)?;
+        self.waited = None;
         if !session.asks() {
             return Some(session);
         }
         // It may have come at any time since.
-        let wait = Wait::AtMost(self.now.saturating_duration_since(ready.after(&event)));
-        match pool.gate.take(Kind::Kept, wait, self.now, pool.queue.len()) {
+        let wait = self.now.saturating_duration_since(ready.after(&event));
+        match pool.gate.take(Kind::Kept, Wait::AtMost(wait), self.now, pool.queue.len()) {
             Take::Ask if session.wire.has_unread_input() => {
                 let info = TcpInfo::of(&session.wire.socket);
                 if let Some(came) = info.and_then(|info| self.now.checked_sub(info.age)) {
                     ready.had_come(came);
                 }
-                self.sift(session, Kind::Kept, Duration::ZERO, info)
+                let (session, wait) = self.sift(session, Kind::Kept, Duration::ZERO, info)?;
+                self.waited = wait;
+                Some(session)
             }
-            Take::Serve | Take::Ask | Take::Shed => Some(session),
+            Take::Serve => {
+                self.waited = Some(wait);
+                Some(session)
+            }
+            Take::Ask | Take::Shed => Some(session),
         }
     }
 
@@ -187,47 +208,55 @@ impl<H: Handler> Worker<'_, H> {
         match pool.gate.take(Kind::Newcomer, at_most, self.now, left) {
             Take::Ask => {
                 let info = TcpInfo::of(&session.wire.socket);
-                self.sift(session, Kind::Newcomer, wait, info)
+                let (session, wait) = self.sift(session, Kind::Newcomer, wait, info)?;
+                self.note_wait(wait);
+                Some(session)
             }
             Take::Serve | Take::Shed => {
-                pool.counters().waits.record(wait);
+                self.note_wait(Some(wait));
                 Some(session)
             }
         }
     }
 
+    /// Takes note of how long somebody has waited, where that is known.
+    fn note_wait(&self, wait: Option<Duration>) {
+        if let Some(wait) = wait {
+            self.pool.counters().waits.record(self.index, wait, 1);
+        }
+    }
+
     /// Ends the session if its client is gone, or has waited too long. `wait` is what is known of
-    /// its wait.
+    /// its wait. Gives the session otherwise, and how long it has waited if it has asked for something.
     fn sift(
         &self,
         session: Session<H::State>,
         kind: Kind,
         wait: Duration,
         info: Option<TcpInfo>,
-    ) -> Option<Session<H::State>> {
+    ) -> Option<(Session<H::State>, Option<Duration>)> {
         let pool = self.pool;
         let wait = info.map_or(wait, |info| wait.max(info.age));
         if info.is_some_and(|info| info.gone) {
-            pool.shed(session, info, wait, self.now);
+            pool.shed(session, info, wait, self.now, self.index);
             return None;
         }
         // Who has not asked for anything yet does not wait for an answer.
         if H::CLIENT_SPEAKS_FIRST && !session.wire.has_unread_input() {
-            return Some(session);
+            return Some((session, None));
         }
         if pool.gate.take(kind, Wait::Known(wait), self.now, pool.queue.len()) == Take::Shed {
-            pool.shed(session, info, wait, self.now);
+            pool.shed(session, info, wait, self.now, self.index);
             return None;
         }
-        pool.counters().waits.record(wait);
-        Some(session)
+        Some((session, Some(wait)))
     }
 
     /// Serves a session until it is parked or has ended.
     fn attend(&mut self, session: Session<H::State>) {
         let pool = self.pool;
         let busy = pool.control.begin_work();
-        pool.running[self.index].begin(&session);
+        self.running.begin(&session);
         let refused = (session.lingers() == Some(Told::Refusal)).then(thread_cpu_time);
         let is_newcomer = session.key.is_none();
         let (ended, answered, spent) = self.run_and_park(session);
@@ -238,7 +267,7 @@ impl<H: Handler> Worker<'_, H> {
             true => self.turns.newcomer(spent),
             false => self.turns.kept(spent, answered),
         }
-        pool.running[self.index].end();
+        self.running.end();
         if let Some(session) = ended {
             pool.retire(session);
         }
@@ -259,7 +288,8 @@ impl<H: Handler> Worker<'_, H> {
         let pool = self.pool;
         let (mut any_answered, mut spent) = (false, Duration::ZERO);
         loop {
-            let mut host = WorkersHost { pool, held: &mut self.held };
+            self.running.activity.begin_call(self.now);
+            let mut host = WorkersHost { pool, activity: &self.running.activity, held: &mut self.held };
             let Ran { outcome, answered, waited, consumed } =
                 pool.service.run(&mut session, &mut self.input, &mut host);
             let began = mem::replace(&mut self.now, Instant::now());
@@ -267,6 +297,10 @@ impl<H: Handler> Worker<'_, H> {
             let took = (self.now - began).saturating_sub(waited);
             if answered > 0 {
                 pool.gate.answered(took / answered);
+                pool.counters().services.record(self.index, took / answered, answered);
+            }
+            if let Some(wait) = self.waited.take().filter(|_| consumed || answered > 0) {
+                self.note_wait(Some(wait));
             }
             any_answered |= answered > 0;
             spent += took;
@@ -276,7 +310,11 @@ impl<H: Handler> Worker<'_, H> {
             session.settle(self.now, consumed);
             match self.park(session, outcome == Outcome::Yield) {
                 Parking::Parked => return (None, any_answered, spent),
-                Parking::Returned(returned) => session = returned,
+                Parking::Returned(returned) => {
+                    // What has come meanwhile came after the call had begun.
+                    self.waited = Some(took);
+                    session = returned;
+                }
                 Parking::Failed(session, error) => {
                     tracing::warn!(%error, "a connection cannot be parked and is closed");
                     pool.counters().failed.count();
@@ -312,6 +350,7 @@ impl<H: Handler> Worker<'_, H> {
 /// What a session may ask of the pool while it runs.
 struct WorkersHost<'a, H: Handler> {
     pool: &'a Pool<H>,
+    activity: &'a Activity,
     held: &'a mut Option<Event>,
 }
 
@@ -326,6 +365,10 @@ impl<H: Handler> Host for WorkersHost<'_, H> {
 
     fn waker(&self, key: Key) -> Option<Waker> {
         Some(self.pool.parked.waker(key))
+    }
+
+    fn activity(&self) -> Option<&Activity> {
+        Some(self.activity)
     }
 
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging> {

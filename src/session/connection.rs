@@ -11,6 +11,7 @@ use std::{
 use rustix::{event::PollFlags, io::Errno, net};
 
 use super::{
+    activity::At,
     context::Context,
     farewell::Farewell,
     joint::{Joint, Other},
@@ -23,7 +24,7 @@ use crate::{
         ready::Waker,
         wire::Wire,
     },
-    sys::wait::wait_until,
+    sys::{peer, wait::wait_until},
 };
 
 /// What came of borrowing a connection.
@@ -187,6 +188,20 @@ impl<'a> Connection<'a> {
         self.host.key(self.sides.key, &self.sides.wire.socket)
     }
 
+    /// Says what this call does, such as `GET /index.html`, for whoever asks what the workers are busy with
+    /// ([`RunningCall::doing`](crate::RunningCall::doing)). It holds until the call ends or says something
+    /// else. The first 144 bytes are kept; it neither allocates nor waits.
+    pub fn describe(&mut self, doing: &str) {
+        self.describe_in_parts(&[doing]);
+    }
+
+    /// Says what this call does: all parts together.
+    pub(crate) fn describe_in_parts(&mut self, parts: &[&str]) {
+        if let Some(activity) = self.host.activity() {
+            activity.describe(parts);
+        }
+    }
+
     /// Says what it means that nothing moves.
     pub(crate) fn say_farewell(&mut self, farewell: Farewell) {
         *self.sides.farewell = farewell;
@@ -227,12 +242,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The client's address.
+    /// The client's address, which is known even after it has reset the connection.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        match net::getpeername(&self.sides.wire.socket)? {
-            Some(addr) => Ok(addr.try_into()?),
-            None => Err(Errno::NOTCONN.into()),
-        }
+        Ok(peer::addr(&self.sides.wire.socket).ok_or(Errno::NOTCONN)?)
     }
 
     /// The address at which the client reached this server.
@@ -243,13 +255,22 @@ impl<'a> Connection<'a> {
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {
         let deadline = self.deadline();
         let began = Instant::now();
+        self.note_at(if what == PollFlags::OUT { At::Writing } else { At::Reading }, began);
         let ready = wait_until(&self.sides.wire.socket, what, Some(deadline));
-        self.sides.call.waited += began.elapsed();
+        let ended = Instant::now();
+        self.note_at(At::Handling, ended);
+        self.sides.call.waited += ended - began;
         if ready? {
             return Ok(());
         }
         self.sides.call.timed_out = true;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the client kept the handler waiting too long"))
+    }
+
+    fn note_at(&self, at: At, now: Instant) {
+        if let Some(activity) = self.host.activity() {
+            activity.enter(at, now);
+        }
     }
 }
 

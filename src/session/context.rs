@@ -26,13 +26,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// `holds` is how many threads may be held by clients that are still sending.
-    pub(crate) fn new(timeouts: Timeouts, patience: Duration, holds: usize) -> Self {
+    /// `workers` is how many threads serve, where that is known, and `holds` how many of them may be held by
+    /// clients that are still sending.
+    pub(crate) fn new(timeouts: Timeouts, patience: Duration, workers: usize, holds: usize) -> Self {
         Self {
             timeouts: LiveTimeouts::new(timeouts),
             patience: LiveTime::new(patience),
             stage: Stage::default(),
-            counters: Counters::new(),
+            counters: Counters::new(workers),
             lingering: Arc::default(),
             holds: Holds::new(holds),
         }

@@ -1,6 +1,7 @@
 //! A connection's life from its first byte to its last, and what its handler sees of it. It knows no
 //! threads and no queue.
 
+pub(crate) mod activity;
 pub(crate) mod busy_reply;
 pub(crate) mod connection;
 pub(crate) mod context;

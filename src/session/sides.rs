@@ -3,7 +3,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::{farewell::Farewell, joint::Joint};
+use super::{activity::Activity, farewell::Farewell, joint::Joint};
 use crate::net::{key::Key, lodging::Lodging, ready::Waker, wire::Wire};
 
 pub(super) struct Sides<'a> {
@@ -45,6 +45,9 @@ pub(crate) trait Host {
 
     /// What has the session of this key run once more.
     fn waker(&self, key: Key) -> Option<Waker>;
+
+    /// What the thread is at, where somebody may ask for that.
+    fn activity(&self) -> Option<&Activity>;
 
     /// A slot for a connection that no session owns; none where there is none.
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging>;

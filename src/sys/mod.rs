@@ -4,8 +4,10 @@
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod names;
+pub(crate) mod peer;
 pub(crate) mod setting;
 pub(crate) mod tally;
 pub(crate) mod tcp_info;
+pub(crate) mod threads;
 pub(crate) mod wait;
 pub(crate) mod words;

@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 mod man;
 mod models;
+mod observe;
 mod overload;
 mod parked;
 mod proxy;

@@ -277,17 +277,22 @@ impl Served {
 
     /// Asks for the counters and gives one.
     pub(crate) fn counter(&mut self, name: &str) -> u64 {
+        let status = self.status();
+        let rows = status.iter().map(|line| line.split_once(' ').expect("name and value"));
+        let found = rows.filter(|(key, _)| *key == name).find_map(|(_, value)| value.trim().parse().ok());
+        found.expect("the counter")
+    }
+
+    /// Asks for what USR1 shows; its lines.
+    pub(crate) fn status(&mut self) -> Vec<String> {
         self.signal(rustix::process::Signal::USR1);
-        let mut found = None;
+        let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             assert!(self.out.read_line(&mut line).expect("counters") > 0, "standard output ended");
-            let (key, value) = line.trim().split_once(' ').expect("name and value");
-            if key == name {
-                found = value.trim().parse().ok();
-            }
-            if key == "wait_max_us" {
-                return found.expect("the counter");
+            lines.push(line.trim_end().to_owned());
+            if line.starts_with("wait_max_us ") {
+                return lines;
             }
         }
     }

@@ -212,7 +212,7 @@ impl Proxy {
         let forwarded = Forwarded { pass_expect, ..self.forwarded(client, head.framing) };
         let is_whole = body == Body::Whole;
         let (request, upload) = upload::begin(connection, &text, head, is_whole, &forwarded, Instant::now())?;
-        self.start(client, head, &text, request, upload);
+        self.start(connection, client, head, &text, request, upload);
         Ok(None)
     }
 
@@ -241,7 +241,7 @@ impl Proxy {
             Stand::Whole(Taken { head, text, gathered: Some(body), .. }) => {
                 let forwarded = self.forwarded(client, head.framing);
                 let request = upload::gathered_before(&text, &head, body, &forwarded);
-                self.start(client, &head, &text, request, None);
+                self.start(connection, client, &head, &text, request, None);
                 Ok(None)
             }
             Stand::Part(body, next) => {
@@ -274,12 +274,14 @@ impl Proxy {
     /// Has the request served from now on.
     fn start(
         &self,
+        connection: &mut Connection<'_>,
         client: &mut Client,
         head: &Head,
         text: &[u8],
         request: exchange::Request,
         upload: Option<Upload>,
     ) {
+        connection.describe_in_parts(&[head.method.as_str(), " ", head.uri.path()]);
         let asked = Asked::new(head, request::asks_for_upgrade(text, head), !client.has_asked);
         client.has_asked = true;
         self.retries.request();

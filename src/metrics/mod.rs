@@ -1,15 +1,17 @@
 //! What is counted as a server runs: one list, of which the counters, the snapshot and its print are
 //! made. It knows nobody who counts.
 
+mod times;
+
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use hdrhistogram::Histogram;
-use parking_lot::Mutex;
-
+pub use self::times::Distribution;
+use self::times::Measured;
+pub(crate) use self::times::Times;
 use crate::sys::clock::us;
 
 /// A number that only grows.
@@ -37,39 +39,13 @@ impl Counter {
     }
 }
 
-/// Times that were measured, of which quantiles are of interest.
-#[derive(Debug)]
-pub(crate) struct Times(Mutex<Histogram<u64>>);
-
-impl Times {
-    fn new() -> Self {
-        let mut histogram = Histogram::new(2).expect("two significant digits are in range");
-        histogram.auto(true);
-        Self(Mutex::new(histogram))
-    }
-
-    pub(crate) fn record(&self, time: Duration) {
-        // It grows as needed (`saturating_record` would not grow it), and what no memory is left for
-        // is not recorded.
-        let _ = self.0.lock().record(us(time));
-    }
-
-    fn at(&self, quantile: f64) -> Duration {
-        Duration::from_micros(self.0.lock().value_at_quantile(quantile))
-    }
-
-    fn longest(&self) -> Duration {
-        Duration::from_micros(self.0.lock().max())
-    }
-}
-
 /// Makes [`Counters`], [`Gauges`] and [`Metrics`] of one list: numbers that are counted, numbers that
 /// are so now, and times that follow from what was recorded, each printed in its unit.
 macro_rules! metrics {
     (
         counters { $($(#[doc = $count_doc:literal])* $count:ident,)* }
         gauges { $($(#[doc = $gauge_doc:literal])* $gauge:ident,)* }
-        times($counters:ident) { $($(#[doc = $time_doc:literal])* $time:ident in $unit:ident = $value:expr,)* }
+        times($known:ident) { $($(#[doc = $time_doc:literal])* $time:ident in $unit:ident = $value:expr,)* }
     ) => {
         /// What the server counts as it runs.
         #[derive(Debug)]
@@ -77,30 +53,46 @@ macro_rules! metrics {
             $(pub(crate) $count: Counter,)*
             pub(crate) left_waiting_ms: Counter,
             pub(crate) refusal_cpu_us: Counter,
+            /// By the worker, and after the last of them the acceptor.
             pub(crate) waits: Times,
+            /// By the worker.
+            pub(crate) services: Times,
+            /// By the acceptor alone.
             pub(crate) refusals: Times,
         }
 
         impl Counters {
-            pub(crate) fn new() -> Self {
+            /// Of so many workers.
+            pub(crate) fn new(workers: usize) -> Self {
                 Self {
                     $($count: Counter::default(),)*
                     left_waiting_ms: Counter::default(),
                     refusal_cpu_us: Counter::default(),
-                    waits: Times::new(),
-                    refusals: Times::new(),
+                    waits: Times::new(workers + 1),
+                    services: Times::new(workers),
+                    refusals: Times::new(1),
                 }
             }
 
             /// A snapshot; the gauges are what the caller knows.
             pub(crate) fn snapshot(&self, gauges: Gauges) -> Metrics {
-                let $counters = self;
+                let (waits, refusals) = (self.waits.read(), self.refusals.read());
+                let $known = Known { counters: self, waits: &waits, refusals: &refusals };
                 Metrics {
+                    wait: waits.distribution(),
+                    service: self.services.read().distribution(),
                     $($count: self.$count.get(),)*
                     $($gauge: gauges.$gauge,)*
                     $($time: $value,)*
                 }
             }
+        }
+
+        /// What the times follow from.
+        struct Known<'a> {
+            counters: &'a Counters,
+            waits: &'a Measured,
+            refusals: &'a Measured,
         }
 
         /// What is so now, as opposed to what was counted.
@@ -111,13 +103,18 @@ macro_rules! metrics {
 
         /// The server's counters at one moment. Each is read by itself, so that sums may be off by what
         /// is under way. Its `Display` has a line for each, name and value, times with their unit in
-        /// the name.
+        /// the name; distributions are not printed.
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {
             $($(#[doc = $count_doc])* pub $count: u64,)*
             $($(#[doc = $gauge_doc])* pub $gauge: u64,)*
             $($(#[doc = $time_doc])* pub $time: Duration,)*
+            /// The waits for a worker of newcomers and of requests on kept connections.
+            pub wait: Distribution,
+            /// How long answered requests were with a worker, the waiting for their clients not
+            /// included: as many as were [`answered`](Self::answered).
+            pub service: Distribution,
         }
 
         impl Metrics {
@@ -227,24 +224,26 @@ metrics! {
         /// Workers (in the other models: threads) that have a connection now.
         busy_workers,
     }
-    times(counters) {
+    times(known) {
         /// For how long newcomers were left to the kernel, because there was no room and refusing them
         /// was not wanted or not in the budget any more.
-        waiting in ms = Duration::from_millis(counters.left_waiting_ms.get()),
+        waiting in ms = Duration::from_millis(known.counters.left_waiting_ms.get()),
         /// 99th percentile of the time from accept to the refusal of a newcomer.
-        refusal_p99 in us = counters.refusals.at(0.99),
+        refusal_p99 in us = known.refusals.at(0.99),
         /// CPU time of all refusals together.
-        refusal_cpu in us = Duration::from_micros(counters.refusal_cpu_us.get()),
+        refusal_cpu in us = Duration::from_micros(known.counters.refusal_cpu_us.get()),
         /// Median wait for a worker, to two significant digits, as are the others. Of newcomers it is
-        /// the time since they were accepted, or since they sent their request where that is longer;
-        /// of kept connections it is only known for those that may have waited over 10 ms.
-        wait_p50 in us = counters.waits.at(0.5),
+        /// the time since they were accepted, or since they sent their request where that is longer.
+        /// Of kept connections it is known of every request that was consumed or answered in the call for
+        /// which it waited: where it is under 10 ms, it is the longest that it can have been, which is the
+        /// time since somebody last looked for requests and found no more.
+        wait_p50 in us = known.waits.at(0.5),
         /// 99th percentile of the wait for a worker.
-        wait_p99 in us = counters.waits.at(0.99),
+        wait_p99 in us = known.waits.at(0.99),
         /// 99.9th percentile of the wait for a worker.
-        wait_p999 in us = counters.waits.at(0.999),
+        wait_p999 in us = known.waits.at(0.999),
         /// The longest wait for a worker.
-        wait_max in us = counters.waits.longest(),
+        wait_max in us = known.waits.longest(),
     }
 }
 
@@ -253,6 +252,18 @@ fn ms(time: Duration) -> u64 {
 }
 
 impl Counters {
+    /// Clients for whom there was no time: refused at the door, shed, or gone before their turn came.
+    pub(crate) fn turned_away(&self) -> [u64; 5] {
+        [
+            &self.refused_queue_full,
+            &self.refused_connections_full,
+            &self.refused_oldest,
+            &self.shed,
+            &self.gone,
+        ]
+        .map(Counter::get)
+    }
+
     /// Counts an answer with this status of HTTP.
     pub(crate) fn count_answer(&self, status: u16) {
         match status {
@@ -261,23 +272,5 @@ impl Counters {
             400..500 => self.answers_4xx.count(),
             500.. => self.answers_5xx.count(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_of_any_length_are_recorded_to_two_digits() {
-        let counters = Counters::new();
-        for ms in 1..=1000 {
-            counters.waits.record(Duration::from_millis(ms));
-        }
-        let metrics = counters.snapshot(Gauges::default());
-        let near = |time: Duration, ms: f64| (time.as_secs_f64() * 1e3 / ms - 1.0).abs() < 0.02;
-        assert!(near(metrics.wait_p50, 500.0), "{:?}", metrics.wait_p50);
-        assert!(near(metrics.wait_p99, 990.0), "{:?}", metrics.wait_p99);
-        assert!(near(metrics.wait_max, 1000.0), "{:?}", metrics.wait_max);
     }
 }
