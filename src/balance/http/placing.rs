@@ -41,7 +41,8 @@ impl Proxy {
                 connection.await_turn(self.upstreams.waits_until(&waiter));
                 exchange.step = Step::InLine(InLine::new(&self.upstreams, waiter));
                 client.stage = Stage::Exchange(exchange);
-                Ok(Some(Next::Park))
+                // That its client has gone may have been told together with its request.
+                Ok(None)
             }
             Place::Nowhere => self.refuse(connection, client, &mut exchange, StatusCode::SERVICE_UNAVAILABLE),
         }
