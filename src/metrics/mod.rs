@@ -142,6 +142,8 @@ macro_rules! metrics {
                     $($count: next(),)*
                     $($gauge: next(),)*
                     $($time: Duration::ZERO,)*
+                    wait: Measured::default().distribution(),
+                    service: Measured::default().distribution(),
                 }
             }
         }

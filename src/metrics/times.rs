@@ -99,7 +99,7 @@ impl Times {
 }
 
 /// What was measured, at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Measured {
     cells: Vec<u64>,
     sum: Duration,
