@@ -60,6 +60,7 @@
 //! | what the end of an idle session means to its client | `session/farewell.rs` |
 //! | settings, as methods | `server/builder.rs` |
 //! | settings, their defaults and ranges | `server/config.rs` |
+//! | settings that change while the server runs | `server/reload.rs`, `server/live.rs` |
 //! | settings in words, as they are logged | `server/settings.rs`, `balance/settings.rs`, `sys/words.rs` |
 //! | newcomers are accepted | `server/acceptor.rs` |
 //! | a pause when descriptors have run out | `server/backoff.rs` |

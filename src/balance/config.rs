@@ -159,7 +159,12 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(super) fn validate(&self) -> Result<()> {
+    /// Checks all that [`serve`](super::serve) checks before it listens and resolves names.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range, or two do not go together.
+    pub fn check(&self) -> Result<()> {
         if self.upstreams.is_empty() {
             return Err(Error::upstream("there is no upstream; give one HOST:PORT or more"));
         }

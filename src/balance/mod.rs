@@ -69,7 +69,7 @@ const MOST_PIPES: usize = 256;
 /// Those of [`Builder::serve`]; a setting is out of its range; an upstream has no address, is there
 /// twice, or is an address that the server listens on.
 pub fn serve(server: Builder, config: Config) -> Result<Balancer> {
-    config.validate()?;
+    config.check()?;
     let wanted = config.resolve()?;
     settings::log(&config);
     let upstreams = Upstreams::new(&config, server.patience_in_force());

@@ -8,14 +8,18 @@ use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
 use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig};
 
 use super::{
-    pool::{self, PoolArgs, Running},
-    usage, values,
+    command_line::Values,
+    pool::{self, LIVE, PoolArgs, Running},
+    reload::Reload,
+    usage::Wrong,
+    values,
 };
 
 /// Spread connections, or HTTP requests, over upstreams, with a limit to what each gets and a bounded line.
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the upstreams and the
-/// counters; USR2 starts the program anew, as it is on the disk then, and hands over to it without a gap.
+/// counters; HUP reads the file of --config again, and drains without one; USR2 starts the program anew, as
+/// it is on the disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {
@@ -104,38 +108,48 @@ impl Args {
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
     }
+
+    /// The balancer that they describe.
+    fn config(&self) -> Result<Config, Wrong> {
+        if let Some(flag) = self.misplaced() {
+            let protocol = if self.protocol == "http" { "tcp" } else { "http" };
+            return Err(Wrong(format!("{flag} is for --protocol {protocol}, not {}", self.protocol)));
+        }
+        let usual = HttpConfig::default();
+        let http = HttpConfig {
+            limit: self.limit,
+            upstream_timeout: self.upstream_timeout.unwrap_or(usual.upstream_timeout),
+            buffer_body: self.buffer_body.unwrap_or(usual.buffer_body),
+            keep_underscores: self.keep_underscores,
+            check_path: self.check_path.clone(),
+            access_log: self.access_log.clone(),
+        };
+        Ok(Config {
+            http: (self.protocol == "http").then_some(http),
+            upstreams: self.upstreams.clone(),
+            policy: self.policy,
+            max_connections_per_upstream: self.max_connections_per_upstream,
+            connect_timeout: self.connect_timeout,
+            all_down: self.all_down,
+            check_interval: self.check_interval,
+            check_send: self.check_send.clone().unwrap_or_default(),
+            check_expect: self.check_expect.clone(),
+            rise: self.rise,
+            fall: self.fall,
+            busy_reply: self.pool.busy_reply.clone(),
+        })
+    }
 }
 
 /// Runs the balancer until a signal ends it.
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(flag) = args.misplaced() {
-        let protocol = if args.protocol == "http" { "tcp" } else { "http" };
-        return Ok(usage::wrong(&format!("{flag} is for --protocol {protocol}, not {}", args.protocol)));
-    }
-    let usual = HttpConfig::default();
-    let http = HttpConfig {
-        limit: args.limit,
-        upstream_timeout: args.upstream_timeout.unwrap_or(usual.upstream_timeout),
-        buffer_body: args.buffer_body.unwrap_or(usual.buffer_body),
-        keep_underscores: args.keep_underscores,
-        check_path: args.check_path,
-        access_log: args.access_log,
-    };
-    let config = Config {
-        http: (args.protocol == "http").then_some(http),
-        upstreams: args.upstreams,
-        policy: args.policy,
-        max_connections_per_upstream: args.max_connections_per_upstream,
-        connect_timeout: args.connect_timeout,
-        all_down: args.all_down,
-        check_interval: args.check_interval,
-        check_send: args.check_send.unwrap_or_default(),
-        check_expect: args.check_expect,
-        rise: args.rise,
-        fall: args.fall,
-        busy_reply: args.pool.busy_reply.clone(),
-    };
-    pool::run(&args.pool, "127.0.0.1:8000", |builder| balance::serve(builder, config))
+pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
+    let config = args.config()?;
+    config.check()?;
+    let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
+        args.config()?.check()?;
+        Ok(Balancer::handle(balancer).reload(args.pool.builder())?)
+    });
+    pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
 }
 
 impl Running for Balancer {

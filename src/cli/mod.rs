@@ -4,6 +4,8 @@
 mod admin;
 mod balance;
 mod bench;
+mod command_line;
+mod config_file;
 mod dial;
 mod handover;
 mod listen;
@@ -11,6 +13,7 @@ mod logging;
 mod man;
 mod output;
 mod pool;
+mod reload;
 mod restart;
 mod serve;
 mod signals;
@@ -20,9 +23,14 @@ mod usage;
 mod values;
 mod workers;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::{
+    command_line::{Parsed, Rejected},
+    config_file::Settings,
+};
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
@@ -44,36 +52,44 @@ enum Command {
 
 /// Parses the command line, runs the command, and gives its status.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return usage::not_understood(&error),
-        Err(help) => {
-            output::print(help.render());
-            return ExitCode::SUCCESS;
-        }
+    let (cli, parsed) = match parse() {
+        Ok(parsed) => parsed,
+        Err(status) => return status,
     };
     let result = match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Balance(args) => balance::run(args),
+        Command::Serve(args) => serve::run(args, parsed.values),
+        Command::Balance(args) => balance::run(args, parsed.values),
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Man(args) => man::man(Cli::command(), &args),
         Command::Completions(args) => Ok(man::completions(Cli::command(), &args)),
     };
-    let status = result.unwrap_or_else(|error| failed(&error));
+    let status = result.unwrap_or_else(|error| failed(&error, parsed.settings.as_ref()));
     output::flush();
     status
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    if let Some(usage::Wrong(sentence)) = error.downcast_ref() {
-        return usage::wrong(sentence);
-    }
-    match error.downcast_ref::<overfall::Error>().and_then(overfall::Error::setting_name) {
-        Some(name) => {
-            let flag = format!("--{}", name.replace('_', "-"));
-            usage::wrong(&error.to_string().replacen(name, &flag, 1))
+/// Parses the command line with its file; what is wrong with them, or the help, is said.
+fn parse() -> Result<(Cli, Parsed), ExitCode> {
+    let parsed = command_line::parse(&Cli::command(), env::args_os().collect()).and_then(|parsed| {
+        let cli = Cli::from_arg_matches(&parsed.matches);
+        cli.map(|cli| (cli, parsed)).map_err(|error| Rejected::Clap(error, None))
+    });
+    parsed.map_err(|rejected| match rejected {
+        Rejected::File(sentence) => usage::wrong(&sentence),
+        Rejected::Clap(error, settings) if error.use_stderr() => {
+            usage::not_understood(&error, settings.as_ref())
         }
+        Rejected::Clap(help, _) => {
+            output::print(help.render());
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+fn failed(error: &anyhow::Error, settings: Option<&Settings>) -> ExitCode {
+    match usage::mistake(error, settings) {
+        Some(sentence) => usage::wrong(&sentence),
         None => {
             output::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE

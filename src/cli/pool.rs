@@ -23,10 +23,12 @@ use signal_hook::{
 
 use super::{
     admin::{AdminArgs, Answering},
+    config_file::ConfigArgs,
     handover::Origin,
     listen::ListenArgs,
     logging::{self, LogArgs},
     output,
+    reload::{self, Reload},
     restart::{self, Estate, Restart},
     signals::{Caught, catch, is_ignored},
     sockets::{self, Passed},
@@ -83,7 +85,25 @@ pub(super) struct PoolArgs {
     admin: AdminArgs,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
+
+/// Flags that can change while the server runs, as far as it does not say otherwise.
+pub(super) const LIVE: [&str; 12] = [
+    "workers",
+    "queue",
+    "backlog",
+    "on-full",
+    "busy-reply",
+    "patience",
+    "refusal-budget",
+    "max-connections",
+    "first-byte-timeout",
+    "idle-timeout",
+    "io-timeout",
+    "drain-timeout",
+];
 
 fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
     PossibleValuesParser::new(["wait", "refuse", "drop-oldest"]).map(|name| match &*name {
@@ -95,7 +115,7 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
 
 impl PoolArgs {
     /// The server that they describe, which listens nowhere yet.
-    fn builder(&self) -> Builder {
+    pub(super) fn builder(&self) -> Builder {
         let mut builder = Server::builder()
             .on_full(self.on_full)
             .patience(self.patience)
@@ -142,20 +162,30 @@ impl Running for Handle {
 pub(super) fn run<R: Running>(
     args: &PoolArgs,
     default_addr: &str,
+    reload: Reload<R>,
     start: impl FnOnce(Builder) -> overfall::Result<R>,
 ) -> anyhow::Result<ExitCode> {
     // While there is no other thread.
     let mut passed = sockets::take()?;
+    if args.config.check_config {
+        let (builder, _) = args.listen.apply(args.builder(), &mut passed, default_addr)?;
+        // Whatever else can be found wrong before it listens belongs here.
+        return reload::check(builder.check().map_err(Into::into));
+    }
     passed.open_files.into_iter().for_each(limits::found);
     output::start().context("cannot start the threads that write")?;
     logging::start(&args.log);
     limits::raise();
     // Before there is anything to end, so that no signal is lost.
     let draining = Arc::new(AtomicBool::new(false));
-    let signals: Vec<_> = DRAINING.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    let drains = |signal: &i32| !is_ignored(*signal) && (*signal != SIGHUP || !reload.is_possible());
+    let signals: Vec<_> = DRAINING.into_iter().filter(drains).collect();
     // The second one ends it. (A terminal that is closed sends HUP twice.)
     let twice: Vec<_> = signals.iter().copied().filter(|&signal| signal != SIGHUP).collect();
-    let signals = catch(&signals, &twice, &[SIGUSR1, SIGUSR2], &draining).context("cannot catch signals")?;
+    // Also where it was ignored: to read settings again does no harm when a terminal is closed.
+    let hup = reload.is_possible().then_some(SIGHUP);
+    let others: Vec<_> = [SIGUSR1, SIGUSR2].into_iter().chain(hup).collect();
+    let signals = catch(&signals, &twice, &others, &draining).context("cannot catch signals")?;
     let admin = args.admin.bind(&mut passed)?;
     let (builder, origins) = args.listen.apply(args.builder(), &mut passed, default_addr)?;
     let running = Arc::new(start(builder)?);
@@ -167,7 +197,7 @@ pub(super) fn run<R: Running>(
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &served, &draining))).is_err() {
+            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &served, &draining, reload))).is_err() {
                 // Nobody would hear a signal any more.
                 output::complain("error: the thread that hears signals has died");
                 output::flush();
@@ -204,13 +234,20 @@ fn print_status(running: &impl Running) {
 }
 
 /// Signals at which the server drains: what container runtimes, service managers and terminals send.
-/// HUP is among them until it means something else, since its own action would end it at once.
+/// HUP is among them where there is nothing to read again, since its own action would end it at once.
 const DRAINING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
 
 /// Does what the signals say, until the process ends.
-fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicBool) {
+fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicBool, mut reload: Reload<R>) {
     let restart = Arc::new(Restart::default());
     signals.heed(|signal| match signal {
+        // What is about to end has no more use for settings.
+        SIGHUP if reload.is_possible() && draining.load(SeqCst) => {}
+        SIGHUP if reload.is_possible() => {
+            systemd::reloading();
+            reload.reload(&served.running);
+            systemd::serving(served.running.handle().local_addrs());
+        }
         SIGUSR1 => print_status(&*served.running),
         SIGUSR2 => {
             let (owner, old) = (Arc::clone(served), Arc::clone(served));

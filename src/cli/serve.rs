@@ -5,17 +5,22 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use overfall::{
-    Builder, Handle, Handler,
+    Builder, BusyReply, Handle, Handler,
     apps::{Echo, Experiment, Hello, web},
     baseline::{self, Bound},
 };
 
-use super::pool::{self, PoolArgs};
+use super::{
+    command_line::Values,
+    pool::{self, LIVE, PoolArgs},
+    reload::Reload,
+};
 
 /// Serve TCP clients with a fixed pool of workers behind a bounded queue.
 ///
-/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; USR2 starts the
-/// program anew, as it is on the disk then, and hands over to it without a gap.
+/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; HUP reads the file
+/// of --config again, and drains without one; USR2 starts the program anew, as it is on the disk then, and
+/// hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {
@@ -62,10 +67,15 @@ impl Model {
 }
 
 /// Runs the server until a signal ends it.
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let busy_reply = args.pool.busy_reply.clone().into();
-    let experiment = Experiment { work: args.work, block: args.block, busy_reply };
-    pool::run(&args.pool, "127.0.0.1:8888", |builder| match &*args.app {
+pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
+    let busy_reply = BusyReply::from(args.pool.busy_reply.clone());
+    let experiment = Experiment { work: args.work, block: args.block, busy_reply: busy_reply.clone() };
+    let reload = Reload::new(given, &LIVE, move |handle: &Handle, args: Args| {
+        let kept = handle.reload(args.pool.builder())?;
+        busy_reply.set(args.pool.busy_reply);
+        Ok(kept)
+    });
+    pool::run(&args.pool, "127.0.0.1:8888", reload, |builder| match &*args.app {
         "echo" => args.model.serve(builder, Echo { experiment }),
         "http" => args.model.serve(builder, web(experiment)),
         _ => args.model.serve(builder, Hello { experiment }),

@@ -21,7 +21,6 @@ pub(super) fn succeeded_by(process: u32) {
 }
 
 /// Says that its settings are being read again; [`serving`] is to follow.
-#[expect(dead_code, reason = "nothing is read again yet")]
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("Reloading")]),

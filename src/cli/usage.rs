@@ -2,7 +2,9 @@
 
 use std::{fmt, process::ExitCode};
 
-use super::output;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::{config_file::Settings, output};
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -26,20 +28,62 @@ pub(super) fn wrong(sentence: &str) -> ExitCode {
 }
 
 /// Says in one sentence what was wrong and what would be right; all that there is, without a command.
-pub(super) fn not_understood(error: &clap::Error) -> ExitCode {
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+pub(super) fn not_understood(error: &clap::Error, settings: Option<&Settings>) -> ExitCode {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         output::complain(error.to_string().trim_end());
         return ExitCode::from(USAGE);
     }
-    let text = error.to_string();
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
-    });
+    wrong(&sentence(error, settings))
+}
+
+/// What was wrong and what would be right, and where it stands if that is in a file.
+pub(super) fn sentence(error: &clap::Error, settings: Option<&Settings>) -> String {
+    let mut paragraphs = paragraphs(error).into_iter();
     let mut sentence = paragraphs.next().unwrap_or_default();
     // What would be right, as far as it is known.
     for tip in paragraphs.filter(|tip| tip.starts_with("tip: ") || tip.starts_with("For more")) {
         sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
     }
-    output::complain(&sentence);
-    ExitCode::from(USAGE)
+    located(sentence, None, settings)
+}
+
+/// What was wrong with the value of this key in a file.
+pub(super) fn sentence_in_a_file(error: &clap::Error, key: &str) -> String {
+    let sentence = paragraphs(error).into_iter().next().unwrap_or_default();
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => sentence.replacen(flag, key, 1),
+        _ => sentence,
+    }
+}
+
+/// The flag that may have been meant.
+pub(super) fn suggestion(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(flag) => Some(flag.trim_start_matches('-').to_owned()),
+        _ => None,
+    }
+}
+
+/// The error's paragraphs, each on one line.
+fn paragraphs(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let join = |paragraph: &str| {
+        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    };
+    text.trim_start_matches("error: ").split("\n\n").map(join).collect()
+}
+
+/// What is wrong with what was asked for, if that is why it failed.
+pub(super) fn mistake(error: &anyhow::Error, settings: Option<&Settings>) -> Option<String> {
+    if let Some(Wrong(sentence)) = error.downcast_ref() {
+        return Some(located(sentence.clone(), None, settings));
+    }
+    let setting = error.downcast_ref::<overfall::Error>().and_then(overfall::Error::setting_name)?;
+    let flag = setting.replace('_', "-");
+    let sentence = error.to_string().replacen(setting, &format!("--{flag}"), 1);
+    Some(located(sentence, Some(&flag), settings))
+}
+
+fn located(sentence: String, flag: Option<&str>, settings: Option<&Settings>) -> String {
+    settings.map_or(sentence.clone(), |settings| settings.locate(&sentence, flag))
 }

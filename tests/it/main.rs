@@ -4,6 +4,7 @@ mod admin;
 mod balance;
 mod bench;
 mod command;
+mod config_file;
 mod dial;
 mod drain;
 mod field;

@@ -25,7 +25,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 use serde_json::Value;
 
-use crate::support::*;
+use crate::{config_file::ConfigFile, support::*};
 
 /// A program and those that took its place, with what they log. All are killed when it is dropped.
 struct Line {
@@ -547,6 +547,19 @@ fn a_service_manager_is_told_how_it_goes() {
     manager.hear("WATCHDOG=1");
     line.signal(Signal::TERM);
     manager.hear("STOPPING=1");
+}
+
+#[test]
+fn a_service_manager_is_told_of_a_reload() {
+    let (manager, file) = (Manager::new("reload"), ConfigFile::new("workers = 2"));
+    let mut command = overfall(&["serve", "--listen", "127.0.0.1:0", "--config", file.path()]);
+    command.env("NOTIFY_SOCKET", &manager.1);
+    let line = Line::start(command);
+    manager.hear("READY=1");
+    line.signal(Signal::HUP);
+    let reloading = manager.hear("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.hear("READY=1");
 }
 
 #[test]

@@ -1,0 +1,267 @@
+//! The command with a file of settings: what it says of it, and what HUP makes of it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, ChildStderr, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::*;
+
+/// A file of settings, gone when dropped.
+pub(crate) struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    pub(crate) fn new(text: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("overfall-it-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, SeqCst));
+        let file = Self(std::env::temp_dir().join(name));
+        file.write(text);
+        file
+    }
+
+    /// As editors do: whoever reads it sees the old one or the new one.
+    fn write(&self, text: &str) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, text).expect("it is written");
+        fs::rename(new, &self.0).expect("it is renamed");
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("text")
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A command with its log, killed when dropped.
+struct Logged {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    addr: SocketAddr,
+}
+
+impl Logged {
+    fn start(args: &[&str]) -> Self {
+        let mut child =
+            overfall(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+        // Counters are printed at the end.
+        thread::spawn(move || out.read_to_end(&mut Vec::new()));
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        Self { child, log, addr }
+    }
+
+    /// The first line of the log from now on that has this.
+    fn logs(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).expect("text") > 0, "it ended without saying {text}");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn hup(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it is there");
+    }
+
+    /// Has it read its settings again; what it says of that.
+    fn reload(&mut self) -> String {
+        self.hup();
+        let line = self.logs("changed");
+        assert!(line.contains("settings reloaded"), "{line}");
+        line
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_without_being_started() {
+    let good = ConfigFile::new("listen = ['127.0.0.1:0']\nworkers = 3");
+    for args in [
+        &["serve", "--check-config"][..],
+        &["serve", "--check-config", "--config", good.path()],
+        &["balance", "--check-config", "--config", good.path(), "127.0.0.1:1"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        assert_eq!(output.stdout, b"configuration is right\n");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["serve"], "\nworkers = 0", ", line 2: workers is 0; it may be 1 to 4096"),
+        (&["serve"], "patience = 'soon'", ", line 1: invalid value 'soon' for 'patience'"),
+        (&["balance"], "rise = 1", "required arguments were not provided: <UPSTREAM>..."),
+        (&["balance", "h:1"], "limit = 4", ", line 1: limit is for --protocol http, not tcp"),
+        (&["balance", "h:1", "--protocol", "http"], "limit = 0", ", line 1: limit is 0"),
+        (&["balance"], "upstreams = ['h:1', 'h']", ", line 1: invalid value 'h' for 'upstreams'"),
+        (&["balance", "h:1"], "check-interval = '0s'", ", line 1: check-interval is 0ns"),
+    ];
+    for (args, text, expected) in cases {
+        let file = ConfigFile::new(text);
+        assert_wrong_usage(args, &[(&["--check-config", "--config", file.path()], expected)]);
+        assert_wrong_usage(args, &[(&["-q", "--config", file.path()], expected)]);
+    }
+    assert_wrong_usage(
+        &["serve", "--check-config"],
+        &[
+            (&["--workers", "0"], "--workers is 0"),
+            (&["--config", "/nowhere/at/all"], "the file /nowhere/at/all cannot be read: No such file"),
+            (&["--config", "/"], "the file / cannot be read: it is no regular file"),
+            (&["--config", "/dev/zero"], "the file /dev/zero cannot be read: it is no regular file"),
+            (&["--listen", "256.0.0.1:1"], "cannot listen on 256.0.0.1:1"),
+        ],
+    );
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let file = ConfigFile::new("listen = ['127.0.0.1:1']\nworkers = 3\napp = 'echo'");
+    let args = ["serve", "--listen", "127.0.0.1:0", "--config", file.path(), "--workers", "2"];
+    let mut served = Logged::start(&args);
+    assert!(served.logs("settings in force").contains(" workers=2 "));
+    assert_eq!(exchange(served.addr, b"echoed").expect("a reply"), b"echoed");
+}
+
+#[test]
+fn hup_reads_the_file_again() {
+    let text =
+        |timeout: &str| format!("listen = ['127.0.0.1:0']\napp = 'echo'\nidle-timeout = '{timeout}'\n");
+    let file = ConfigFile::new(&text("1h"));
+    let mut served = Logged::start(&["serve", "--config", file.path()]);
+    let kept = connect(served.addr);
+    assert_eq!(ask(&kept, "first"), "first");
+
+    // A wrong one changes nothing, and says why.
+    file.write(&format!("{}queue = 0\n", text("1ms")));
+    served.hup();
+    let line = served.logs("nothing is changed");
+    assert!(
+        line.contains("ERROR") && line.contains(", line 4: queue is 0; it may be 1 to 1000000"),
+        "{line}"
+    );
+    fs::remove_file(&file.0).expect("it is there");
+    served.hup();
+    assert!(served.logs("nothing is changed").contains("cannot be read: No such file"));
+    assert_eq!(ask(&kept, "second"), "second");
+
+    // What cannot change is said, each time, and what has changed is.
+    file.write(&format!("{}workers = 99\n", text("59m")));
+    for changed in ["idle-timeout from 1h to 59m", "nothing"] {
+        let line = served.reload();
+        assert!(line.contains(&format!("changed=\"{changed}\"")), "{line}");
+        let line = served.logs("cannot change while running");
+        assert!(line.contains("settings=\"workers from the default to 99\""), "{line}");
+    }
+    assert_eq!(ask(&kept, "third"), "third");
+
+    file.write(&text("1ms"));
+    served.reload();
+    assert_eq!(rest(&kept), Ok(vec![]));
+    assert_eq!(ask(&connect(served.addr), "others are served"), "others are served");
+}
+
+#[test]
+fn hup_drains_where_there_is_nothing_to_read_again() {
+    let mut served = serve(&["--app", "echo"]);
+    served.signal(Signal::HUP);
+    assert_eq!(served.wait().0, Some(0));
+}
+
+#[test]
+fn what_the_refused_are_sent_can_change() {
+    let file = ConfigFile::new("listen = ['127.0.0.1:0']\napp = 'http'\n");
+    let args = ["serve", "--max-connections", "1", "--first-byte-timeout", "1h", "--config", file.path()];
+    let mut served = Logged::start(&[&args[..], &["--patience", "1ms"]].concat());
+    file.write("listen = ['127.0.0.1:0']\napp = 'http'\nbusy-reply = 'full'\n");
+    let line = served.reload();
+    assert!(line.contains("busy-reply from \\\"\\\" to full"), "{line}");
+    // While one is being served, so that it does not give way.
+    let busy = connect(served.addr);
+    (&busy).write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1").expect("it reads");
+    await_that("others are refused", || refused_with(served.addr) == Ok(b"full".to_vec()));
+}
+
+/// What clients at about two hundred requests per second went through.
+#[derive(Debug, Default)]
+struct Toll {
+    answered: AtomicUsize,
+    lost: AtomicUsize,
+}
+
+#[test]
+fn fifty_reloads_cost_no_client_anything() {
+    let text = |round: usize| {
+        let (patience, idle) = (10 + round % 2, 30 + round % 3);
+        let most = 400 + round;
+        format!(
+            "listen = ['127.0.0.1:0']\napp = 'http'\npatience = '{patience}s'\nidle-timeout = '{idle}s'\nmax-connections = {most}"
+        )
+    };
+    let file = ConfigFile::new(&text(0));
+    let mut served = Logged::start(&["serve", "--config", file.path()]);
+    let (toll, over) = (Arc::new(Toll::default()), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = [true, false, true, false]
+        .map(|keeps| {
+            let (toll, over, addr) = (Arc::clone(&toll), Arc::clone(&over), served.addr);
+            thread::spawn(move || ask_until(&over, &toll, addr, keeps))
+        })
+        .into();
+    for round in 1..=50 {
+        let before = toll.answered.load(SeqCst);
+        file.write(&text(round));
+        served.reload();
+        await_that("clients are served", || toll.answered.load(SeqCst) > before + 4);
+    }
+    over.store(true, SeqCst);
+    clients.into_iter().for_each(|client| client.join().expect("it ends well"));
+    assert!(toll.answered.load(SeqCst) > 200, "{toll:?}");
+    assert_eq!(toll.lost.load(SeqCst), 0);
+}
+
+/// Asks every 20 ms, on a connection of its own each time or on one that is kept.
+fn ask_until(over: &AtomicBool, toll: &Toll, addr: SocketAddr, keeps: bool) {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut kept = connect(addr);
+    while !over.load(SeqCst) {
+        if !keeps {
+            kept = connect(addr);
+        }
+        let mut reply = [0; 4096];
+        let read = kept.write_all(REQUEST).and_then(|()| kept.read(&mut reply));
+        let is_answer = read.is_ok_and(|length| {
+            reply[..length].starts_with(b"HTTP/1.1 200") && reply[..length].ends_with(b"Hello, client!")
+        });
+        if is_answer {
+            toll.answered.fetch_add(1, SeqCst);
+        } else {
+            toll.lost.fetch_add(1, SeqCst);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
