@@ -4,7 +4,7 @@
 //! `overfall bench` says.
 
 use divan::{Bencher, black_box, counter::BytesCount};
-use overfall::steps::{Calm, HandOver, Parking, Relay, decode_chunked, parse_head};
+use overfall::steps::{Calm, HandOver, Notes, Parking, Relay, decode_chunked, parse_head};
 
 const HEAD: &[u8] = b"GET /index.html?a=b HTTP/1.1\r\n\
     Host: example.com\r\n\
@@ -52,6 +52,13 @@ fn calm_gate(bencher: Bencher<'_, '_>) {
     let calm = Calm::new();
     assert!(calm.serve_one());
     bencher.bench_local(|| calm.serve_one());
+}
+
+/// What a worker notes down for one request, so that it can be asked what it does.
+#[divan::bench]
+fn notes(bencher: Bencher<'_, '_>) {
+    let mut notes = Notes::new();
+    bencher.bench_local(|| notes.note_request());
 }
 
 /// From one end of the queue to the other, by one thread.

@@ -13,9 +13,11 @@ use crossbeam_channel::Receiver;
 use crate::{
     balance::flow::{AtEnd, Flow, Pipes},
     http::codec::{chunked::Decoder, head},
+    metrics::Counters,
     net::{input::Input, key::Key, ready::Ready, slots::Slots, wire::Wire},
     overload::{Gate, Kind, Take, Terms, Wait},
     server::queue::{Entrance, Newcomer, queue},
+    session::activity::{Activity, At},
     sys::tally::Tally,
 };
 
@@ -86,6 +88,35 @@ impl Calm {
         let taken = self.gate.take(Kind::Newcomer, wait, self.now, 1);
         self.gate.answered(Duration::from_millis(1));
         fits && taken == Take::Serve
+    }
+}
+
+/// What a worker notes down of what it does.
+#[derive(Debug)]
+pub struct Notes {
+    activity: Activity,
+    counters: Counters,
+    now: Instant,
+}
+
+impl Notes {
+    #[expect(missing_docs, clippy::new_without_default)]
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { activity: Activity::new(now), counters: Counters::new(1), now }
+    }
+
+    /// Notes down one request over HTTP, for which the worker was idle before.
+    pub fn note_request(&mut self) {
+        let us = Duration::from_micros(1);
+        self.activity.enter(At::Idle, self.now);
+        self.activity.enter(At::Handling, self.now + us);
+        self.activity.begin_call(self.now + us);
+        self.activity.describe(&["GET", " ", "/index.html"]);
+        self.now += 5 * us;
+        self.counters.services.record(0, 4 * us, 1);
+        self.counters.waits.record(0, us, 1);
+        self.activity.end_call();
     }
 }
 
