@@ -17,6 +17,9 @@ enum Kind {
     Setting { name: &'static str, value: String, allowed: String },
     #[error("{0}")]
     Upstream(String),
+    #[error("{0}")]
+    #[cfg(feature = "tls")]
+    Identity(String),
     #[error("there is no address to listen on; give at least one")]
     NoListener,
     #[error("cannot listen on {addr}: {source}")]
@@ -39,6 +42,12 @@ impl Error {
     /// One of a balancer's upstreams cannot be used.
     pub(crate) fn upstream(sentence: impl Into<String>) -> Self {
         Self(Kind::Upstream(sentence.into()))
+    }
+
+    /// The key does not fit its certificate.
+    #[cfg(feature = "tls")]
+    pub(crate) fn identity(sentence: impl Into<String>) -> Self {
+        Self(Kind::Identity(sentence.into()))
     }
 
     /// Whether a time that a user has set is one that makes sense.
@@ -109,6 +118,8 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.0 {
             Kind::Setting { .. } | Kind::Upstream(_) | Kind::NoListener => io::ErrorKind::InvalidInput,
+            #[cfg(feature = "tls")]
+            Kind::Identity(_) => io::ErrorKind::InvalidData,
             Kind::DrainTimeout { .. } => io::ErrorKind::TimedOut,
             Kind::ThreadDied(_) => io::ErrorKind::Other,
             Kind::Listen { source, .. } | Kind::Start { source, .. } | Kind::ListenerFailed { source } => {

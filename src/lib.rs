@@ -117,7 +117,10 @@ pub mod steps;
 mod sys;
 
 pub use error::{Error, Result};
+pub use ipnet::IpNet;
 pub use metrics::{Distribution, Metrics};
+#[cfg(feature = "tls")]
+pub use net::tls::Tls;
 pub use server::{
     Advice, Builder, CallState, DecidedBy, Handle, OnFull, RunningCall, Server, WaitingFor, WorkersReport,
     baseline,

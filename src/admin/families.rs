@@ -77,6 +77,10 @@ fn connections(to: &mut Families<'_>, m: &Metrics) -> fmt::Result {
     let help = "Connections that ended otherwise than well: without a byte, with an error, to make room for a \
                 newcomer, or cut at the drain timeout.";
     to.counters("overfall_connections_lost", help, ends)?;
+    let kinds: [(&[_], _); 2] =
+        [(&[("kind", "proxy_line")], m.proxy_lines_malformed), (&[("kind", "tls")], m.handshakes_failed)];
+    let help = "Connections that did not begin as they have to: with a PROXY line, with a TLS handshake.";
+    to.counters("overfall_introductions_failed", help, kinds)?;
     let kinds: [(&[_], _); 3] = [
         (&[("kind", "first_byte")], m.timed_out_first_byte),
         (&[("kind", "idle")], m.timed_out_idle),

@@ -17,6 +17,7 @@ use super::{config::Config, upstream::Upstream, upstreams::Upstreams};
 use crate::{
     dial::{self, Cancel, Class, Outcome, dial_with},
     error::{Error, Result},
+    net::preface,
     sys::wait::{Bell, poll_until},
 };
 
@@ -133,6 +134,7 @@ fn how(config: &Config, time: Duration) -> dial::Config {
         // So that one that does not answer keeps no other from being checked.
         timeout: time.max(Duration::from_millis(1)),
         connect_only: config.check_expect.is_none() && config.check_send.is_empty(),
+        preface: config.send_proxy.map(|version| preface::write(version, None)).unwrap_or_default(),
         send: config.check_send.clone(),
         expect: config.check_expect.clone(),
         ..dial::Config::default()

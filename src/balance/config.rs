@@ -10,6 +10,7 @@ use std::{
 use super::{places::Wanted, selection::Policy};
 use crate::{
     error::{Error, Result},
+    net::preface::ProxyVersion,
     overload::Limit,
     sys::names,
 };
@@ -121,6 +122,10 @@ pub struct Config {
     pub max_connections_per_upstream: Option<usize>,
     /// How long connecting to an upstream may take, 1 ms to 365 days.
     pub connect_timeout: Duration,
+    /// Whether each connection to an upstream begins with a line of the PROXY protocol that says who its
+    /// client is, and in which version. Over HTTP a connection is then used for requests of one client alone.
+    /// Checks say that they speak for nobody (`LOCAL`, or `UNKNOWN` in version 1).
+    pub send_proxy: Option<ProxyVersion>,
     /// What happens while every upstream is down.
     pub all_down: AllDown,
     /// How often each upstream is checked, 1 ms to 365 days; a check may take a quarter of it.
@@ -147,6 +152,7 @@ impl Default for Config {
             policy: Policy::LeastConnections,
             max_connections_per_upstream: None,
             connect_timeout: Duration::from_secs(2),
+            send_proxy: None,
             all_down: AllDown::Refuse,
             check_interval: Duration::from_secs(2),
             check_send: Vec::new(),

@@ -11,10 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::{
-    net::{Shutdown, shutdown},
-    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
-};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::net::{
     input::{INPUT_LIMIT, Input},
@@ -112,7 +109,8 @@ impl Flow {
                 }
                 return Ok(false);
             }
-            if self.bulk && self.pipe.is_none() {
+            let may_splice = !(from.is_encrypted() || to.is_encrypted());
+            if self.bulk && may_splice && self.pipe.is_none() {
                 self.pipe = pipes.take();
             }
             // A splice that gives nothing says nothing: it stops at an urgent byte.
@@ -125,7 +123,7 @@ impl Flow {
     }
 
     /// The end of the stream has come, maybe once more.
-    fn end(&mut self, from: &mut Wire, to: &Wire, at_end: AtEnd) -> io::Result<()> {
+    fn end(&mut self, from: &mut Wire, to: &mut Wire, at_end: AtEnd) -> io::Result<()> {
         if at_end == AtEnd::PassOn {
             // Our side is still open, so the client cannot have closed in peace.
             if self.ended && from.is_gone() {
@@ -134,7 +132,7 @@ impl Flow {
             }
             if !self.ended {
                 // It fails when the other side is gone, which its own events say.
-                let _ = shutdown(&to.socket, Shutdown::Write);
+                let _ = to.end();
             }
         }
         self.ended |= at_end != AtEnd::Hold;

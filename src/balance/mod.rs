@@ -22,6 +22,7 @@ pub(crate) mod flow;
 mod http;
 mod line;
 mod places;
+mod preface;
 mod record;
 mod refusals;
 mod selection;
@@ -52,6 +53,7 @@ pub use self::{
     selection::Policy,
     status::{Snapshot, UpstreamStatus},
 };
+pub use crate::net::preface::ProxyVersion;
 use crate::{
     error::{Error, Result},
     server::{Builder, Handle, descriptor_limit},

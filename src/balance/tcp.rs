@@ -9,6 +9,7 @@ use super::{
     both::Both,
     config::Config,
     flow::Pipes,
+    preface,
     tried::Tried,
     upstreams::{Lease, Place, Turn, Upstreams, Waiter},
 };
@@ -158,6 +159,7 @@ impl Tcp {
         relay.stage = match connected(connection) {
             Ok(true) => {
                 lease.connected();
+                preface::introduce(connection, self.config.send_proxy);
                 Stage::Relaying(Relaying { lease, tried, both: Both::default() })
             }
             Ok(false) if connection.client().is_gone() => return Ok(Some(Next::Close)),

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
-use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig};
+use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, ProxyVersion, UpstreamConfig};
 
 use super::{
     command_line::Values,
@@ -62,6 +62,10 @@ pub(super) struct Args {
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
     connect_timeout: Duration,
+    /// Begin each connection to an upstream, those of checks too, with a line of the PROXY protocol that says
+    /// who the client is [default: none]
+    #[arg(long, value_name = "VERSION", value_parser = proxy_version_parser())]
+    send_proxy: Option<ProxyVersion>,
     /// While all upstreams are down: let connections wait and then refuse them, or try anyway
     #[arg(long, default_value = "refuse", value_parser = all_down_parser())]
     all_down: AllDown,
@@ -85,6 +89,11 @@ pub(super) struct Args {
 fn policy_parser() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(["least-connections", "round-robin"])
         .map(|name| if name == "round-robin" { Policy::RoundRobin } else { Policy::LeastConnections })
+}
+
+fn proxy_version_parser() -> impl TypedValueParser<Value = ProxyVersion> {
+    PossibleValuesParser::new(["v1", "v2"])
+        .map(|name| if name == "v1" { ProxyVersion::V1 } else { ProxyVersion::V2 })
 }
 
 fn all_down_parser() -> impl TypedValueParser<Value = AllDown> {
@@ -130,6 +139,7 @@ impl Args {
             policy: self.policy,
             max_connections_per_upstream: self.max_connections_per_upstream,
             connect_timeout: self.connect_timeout,
+            send_proxy: self.send_proxy,
             all_down: self.all_down,
             check_interval: self.check_interval,
             check_send: self.check_send.clone().unwrap_or_default(),
@@ -147,7 +157,7 @@ pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     config.check()?;
     let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
         args.config()?.check()?;
-        Ok(Balancer::handle(balancer).reload(args.pool.builder())?)
+        Ok(Balancer::handle(balancer).reload(args.pool.builder()?)?)
     });
     pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
 }

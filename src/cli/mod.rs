@@ -7,6 +7,7 @@ mod bench;
 mod command_line;
 mod config_file;
 mod dial;
+mod entry;
 mod handover;
 mod listen;
 mod logging;

@@ -24,6 +24,7 @@ use signal_hook::{
 use super::{
     admin::{AdminArgs, Answering},
     config_file::ConfigArgs,
+    entry::EntryArgs,
     handover::Origin,
     listen::ListenArgs,
     logging::{self, LogArgs},
@@ -84,13 +85,15 @@ pub(super) struct PoolArgs {
     #[command(flatten)]
     admin: AdminArgs,
     #[command(flatten)]
+    entry: EntryArgs,
+    #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 /// Flags that can change while the server runs, as far as it does not say otherwise.
-pub(super) const LIVE: [&str; 12] = [
+pub(super) const LIVE: [&str; 14] = [
     "workers",
     "queue",
     "backlog",
@@ -103,6 +106,8 @@ pub(super) const LIVE: [&str; 12] = [
     "idle-timeout",
     "io-timeout",
     "drain-timeout",
+    "tls-cert",
+    "tls-key",
 ];
 
 fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
@@ -115,7 +120,7 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
 
 impl PoolArgs {
     /// The server that they describe, which listens nowhere yet.
-    pub(super) fn builder(&self) -> Builder {
+    pub(super) fn builder(&self) -> overfall::Result<Builder> {
         let mut builder = Server::builder()
             .on_full(self.on_full)
             .patience(self.patience)
@@ -136,7 +141,7 @@ impl PoolArgs {
         if let Some(max_connections) = self.max_connections {
             builder = builder.max_connections(max_connections);
         }
-        builder
+        self.entry.apply(builder)
     }
 }
 
@@ -168,7 +173,7 @@ pub(super) fn run<R: Running>(
     // While there is no other thread.
     let mut passed = sockets::take()?;
     if args.config.check_config {
-        let (builder, _) = args.listen.apply(args.builder(), &mut passed, default_addr)?;
+        let (builder, _) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
         // Whatever else can be found wrong before it listens belongs here.
         return reload::check(builder.check().map_err(Into::into));
     }
@@ -187,7 +192,7 @@ pub(super) fn run<R: Running>(
     let others: Vec<_> = [SIGUSR1, SIGUSR2].into_iter().chain(hup).collect();
     let signals = catch(&signals, &twice, &others, &draining).context("cannot catch signals")?;
     let admin = args.admin.bind(&mut passed)?;
-    let (builder, origins) = args.listen.apply(args.builder(), &mut passed, default_addr)?;
+    let (builder, origins) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
     let running = Arc::new(start(builder)?);
     for addr in running.handle().local_addrs() {
         output::print(format_args!("listening on {addr}\n"));

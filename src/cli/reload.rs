@@ -26,7 +26,7 @@ pub(super) struct Reload<R> {
 }
 
 /// Flags whose files are read or opened again, also without other settings.
-const FILES: [&str; 0] = [];
+const FILES: [&str; 2] = ["tls-cert", "tls-key"];
 
 impl<R> Reload<R> {
     /// `apply` puts new arguments into force, all of them or none where one is wrong, and gives the names of

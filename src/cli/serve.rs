@@ -71,7 +71,7 @@ pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     let busy_reply = BusyReply::from(args.pool.busy_reply.clone());
     let experiment = Experiment { work: args.work, block: args.block, busy_reply: busy_reply.clone() };
     let reload = Reload::new(given, &LIVE, move |handle: &Handle, args: Args| {
-        let kept = handle.reload(args.pool.builder())?;
+        let kept = handle.reload(args.pool.builder()?)?;
         busy_reply.set(args.pool.busy_reply);
         Ok(kept)
     });

@@ -50,10 +50,9 @@ fn try_addresses(
         match connect(addr, cancel, share) {
             Ok(socket) => {
                 outcome.connect = Some(now.elapsed());
-                if config.connect_only {
-                    return Ok(());
-                }
-                return Dial { socket: &socket, cancel, deadline }.exchange(outcome, config);
+                let dial = Dial { socket: &socket, cancel, deadline };
+                dial.send(&config.preface)?;
+                return if config.connect_only { Ok(()) } else { dial.exchange(outcome, config) };
             }
             Err(error) => {
                 let next = Failure::from(error);

@@ -16,11 +16,14 @@ pub struct Config {
     pub require: Option<usize>,
     /// Whether to try failed targets again.
     pub retry: Option<Retry>,
+    /// What is sent before anything else, even where a connection is a success: a line of the PROXY protocol,
+    /// say. Nothing where it is empty.
+    pub preface: Vec<u8>,
     /// What is sent to each server; nothing where it is empty.
     pub send: Vec<u8>,
     /// What the reply must begin with; none means that any reply will do.
     pub expect: Option<Vec<u8>>,
-    /// A connection is a success: nothing is sent or received.
+    /// A connection is a success: nothing but the preface is sent, and nothing is received.
     pub connect_only: bool,
 }
 
@@ -43,6 +46,7 @@ impl Default for Config {
             concurrency: 256,
             require: None,
             retry: None,
+            preface: Vec::new(),
             send: b"Hello, server!".to_vec(),
             expect: None,
             connect_only: false,

@@ -93,6 +93,7 @@ where
     type State = Progress;
 
     const CLIENT_SPEAKS_FIRST: bool = true;
+    const PROTOCOLS: &'static [&'static [u8]] = &[b"http/1.1"];
 
     fn open(&self, _: &mut Connection<'_>) -> io::Result<Progress> {
         Ok(Progress::default())

@@ -173,6 +173,11 @@ metrics! {
         /// Requests over HTTP that were refused as they came: malformed, ambiguous, too large, too slow,
         /// or of a version or coding that is not spoken. They are among the answers.
         malformed,
+        /// Connections that began with no PROXY line, or a malformed one, where one was expected. They are
+        /// among the failed.
+        proxy_lines_malformed,
+        /// Connections whose TLS handshake failed. They are among the failed.
+        handshakes_failed,
         /// Connections whose client ended its side without having sent a byte.
         empty,
         /// Connections that ended with an error: a reset by the client, or an error that the handler

@@ -43,6 +43,14 @@ impl Input {
         INPUT_LIMIT - self.bytes.len()
     }
 
+    #[cfg(feature = "tls")]
+    /// Appends as many of the bytes as there is room for; how many.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> usize {
+        let amount = bytes.len().min(self.room());
+        self.bytes.extend_from_slice(&bytes[..amount]);
+        amount
+    }
+
     /// That room, to be read into.
     pub(super) fn space(&mut self) -> SpareCapacity<'_, u8> {
         spare_capacity(&mut self.bytes)
@@ -54,14 +62,14 @@ impl Input {
     }
 
     /// Starts with what a parked connection had left.
-    pub(crate) fn load(&mut self, unread: Vec<u8>) {
+    pub(crate) fn load(&mut self, unread: Box<[u8]>) {
         self.clear();
         self.bytes.extend_from_slice(&unread);
     }
 
     /// What a connection takes along when it parks.
-    pub(crate) fn save(&self) -> Vec<u8> {
-        self.unread().to_vec()
+    pub(crate) fn save(&self) -> Box<[u8]> {
+        self.unread().into()
     }
 }
 
@@ -72,12 +80,12 @@ mod tests {
     #[test]
     fn input_is_consumed_from_the_front_and_its_room_comes_back() {
         let mut input = Input::new();
-        input.load(vec![7; INPUT_LIMIT]);
+        input.load(vec![7; INPUT_LIMIT].into());
         assert!(input.is_full());
         assert_eq!(input.room(), 0);
         input.consume(INPUT_LIMIT - 2);
         assert_eq!(input.room(), INPUT_LIMIT - 2);
-        assert_eq!(input.save(), [7, 7]);
+        assert_eq!(*input.save(), [7, 7]);
         input.consume(2);
         assert!(input.unread().is_empty());
     }

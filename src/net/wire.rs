@@ -5,11 +5,15 @@ use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 use rustix::{
     event::epoll::EventFlags,
     io::Errno,
-    net::{self, RecvFlags, SendFlags, sockopt},
+    net::{self, RecvFlags, SendFlags, Shutdown, shutdown, sockopt},
     pipe::{SpliceFlags, splice},
 };
 
-use super::input::Input;
+use super::{
+    input::Input,
+    preface::Ends,
+    transport::{Entry, Progress, Stage, Transport},
+};
 use crate::sys::tcp_info::TcpInfo;
 
 /// The most output that is held for a client that does not take it; beyond it, writing waits.
@@ -68,6 +72,8 @@ pub(crate) struct Wire {
     /// What the socket has not taken yet.
     output: Vec<u8>,
     incoming: Incoming,
+    /// What it began with, where that was not its own bytes.
+    transport: Option<Box<Transport>>,
     /// The other side has sent a byte.
     heard: bool,
     /// Bytes went in or out since this was last asked.
@@ -88,6 +94,7 @@ impl Wire {
             socket: Arc::new(socket),
             output: Vec::new(),
             incoming: Incoming::Open { drained: false },
+            transport: None,
             heard: false,
             moved: false,
             failed: false,
@@ -95,6 +102,56 @@ impl Wire {
             blocked: false,
             resets: false,
         }
+    }
+
+    /// Goes on with what the connection is to begin with before its own bytes; whether that is done. Not
+    /// where the other side has ended before.
+    pub(crate) fn introduce(&mut self, entry: &Entry) -> rustix::io::Result<bool> {
+        if entry.is_plain() {
+            return Ok(true);
+        }
+        let begin = || Box::new(Transport::begin(entry, &self.socket));
+        let transport = self.transport.get_or_insert_with(begin);
+        match transport.go_on(entry, &self.socket) {
+            Ok(Progress::Done) => {
+                // Its own bytes may have come with that.
+                self.look_again();
+                Ok(true)
+            }
+            Ok(Progress::Part) => Ok(false),
+            Ok(Progress::Ended) => {
+                self.incoming = Incoming::Ended;
+                Ok(false)
+            }
+            Err(errno) => {
+                self.failed = true;
+                Err(errno)
+            }
+        }
+    }
+
+    /// How far it has come with that, where there is such a thing.
+    pub(crate) fn introduction(&self) -> Option<Stage> {
+        self.transport.as_ref().map(|transport| transport.stage())
+    }
+
+    /// Whether that is done, where there is such a thing.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduction() == Some(Stage::Open)
+    }
+
+    /// Whether something of that has come, and not all.
+    pub(crate) fn is_being_introduced(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.is_beginning())
+    }
+
+    /// Both ends as a proxy in front has named them.
+    pub(crate) fn ends(&self) -> Option<Ends> {
+        self.transport.as_ref().and_then(|transport| transport.ends())
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.is_encrypted())
     }
 
     /// Takes note of an epoll event.
@@ -116,6 +173,7 @@ impl Wire {
     /// Whether nothing can be read now; the next input makes an event.
     pub(crate) fn drained(&self) -> bool {
         matches!(self.incoming, Incoming::Open { drained: true } | Incoming::Ending { drained: true })
+            && !self.transport.as_ref().is_some_and(|transport| transport.has_more())
     }
 
     /// Whether the other side has sent a byte.
@@ -134,6 +192,9 @@ impl Wire {
         let room = input.room();
         if self.ended() || room == 0 {
             return Ok(0);
+        }
+        if self.is_encrypted() {
+            return self.fill_opened(input);
         }
         loop {
             match rustix::io::read(&self.socket, input.space()) {
@@ -156,8 +217,58 @@ impl Wire {
         }
     }
 
+    /// The same for what was encrypted.
+    fn fill_opened(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
+        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else { return Ok(0) };
+        loop {
+            let taken = tls.take(input);
+            if taken > 0 {
+                (self.heard, self.moved) = (true, true);
+                return Ok(taken);
+            }
+            if tls.has_ended() {
+                self.incoming = Incoming::Ended;
+                return Ok(0);
+            }
+            match tls.receive(&self.socket) {
+                Ok((0, _)) => {
+                    self.incoming = Incoming::Ended;
+                    return Ok(0);
+                }
+                Ok((count, room)) => self.incoming = self.incoming.read(count, room),
+                Err(Errno::AGAIN) => {
+                    self.incoming = self.incoming.found_nothing();
+                    return Ok(0);
+                }
+                Err(errno) => {
+                    self.failed = true;
+                    return Err(errno);
+                }
+            }
+        }
+    }
+
+    /// Seals as much as there is room for, and sends what the socket takes of that at once.
+    fn send_sealed(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else { return Ok(0) };
+        let sent = match tls.flush(&self.socket) {
+            Ok(true) => {
+                let sealed = tls.seal(bytes);
+                tls.flush(&self.socket).map(|_| sealed)
+            }
+            Ok(false) => Ok(0),
+            Err(errno) => Err(errno),
+        };
+        self.moved |= sent.is_ok_and(|sent| sent > 0);
+        self.failed |= sent.is_err();
+        sent
+    }
+
     /// Sends what the socket takes at once.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        if self.is_encrypted() {
+            return self.send_sealed(bytes);
+        }
         loop {
             match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => {
@@ -223,7 +334,16 @@ impl Wire {
         }
         // A parked connection is to own no buffer.
         self.output = Vec::new();
-        Ok(true)
+        self.flush_sealed()
+    }
+
+    fn flush_sealed(&mut self) -> rustix::io::Result<bool> {
+        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else {
+            return Ok(true);
+        };
+        let flushed = tls.flush(&self.socket);
+        self.failed |= flushed.is_err();
+        flushed
     }
 
     /// Keeps as much of the bytes as there is room for, to be flushed later; how many.
@@ -244,7 +364,28 @@ impl Wire {
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
-        self.output.is_empty() && !self.blocked
+        self.output.is_empty()
+            && !self.blocked
+            && self.transport.as_ref().is_none_or(|transport| transport.is_flushed())
+    }
+
+    /// Says that nothing more is sent: the end of the stream follows what was.
+    pub(crate) fn end(&mut self) -> rustix::io::Result<()> {
+        self.say_end();
+        shutdown(&self.socket, Shutdown::Write)
+    }
+
+    /// Tells the other side of an encrypted connection that what it has is all, unless that is not so.
+    pub(crate) fn say_end(&mut self) {
+        let is_whole = !self.failed && !self.resets && self.output.is_empty();
+        if is_whole
+            && let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls())
+            && !tls.is_handshaking()
+        {
+            tls.end();
+            // Nobody is left to be told where it fails.
+            let _ = tls.flush(&self.socket);
+        }
     }
 
     /// Whether closing is to be a reset, so that what breaks off is not taken for whole.
@@ -293,7 +434,8 @@ impl Wire {
 
     /// Whether closing now would turn into a reset, which takes the reply with it.
     pub(crate) fn has_unread_input(&self) -> bool {
-        !self.ended() && rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0)
+        let in_socket = || rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0);
+        !self.ended() && (in_socket() || self.transport.as_ref().is_some_and(|t| t.has_more()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! same handlers run on the same sessions, but nothing is parked and nobody is refused.
 
 use std::{
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::Arc,
     thread,
@@ -61,7 +62,13 @@ pub enum Bound {
 pub fn serve<H: Handler>(server: Builder, bound: Bound, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
     let (config, listeners) = server.listen()?;
-    let context = Arc::new(Context::new(config.timeouts, config.patience, 1, usize::MAX));
+    if !config.accept_proxy.is_empty() {
+        // Its threads wait for what has come and not been read, which a part of such a line is.
+        let sentence = "nothing in this model, which reads no PROXY lines";
+        return Err(Error::setting("accept_proxy", config.accept_proxy[0], sentence));
+    }
+    let entry = config.entry(H::PROTOCOLS)?;
+    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, 1, usize::MAX));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let threads = Arc::new(Threads {
@@ -257,6 +264,8 @@ impl Host for Alone {
     fn activity(&self) -> Option<&Activity> {
         None
     }
+
+    fn client_is(&self, _: SocketAddr) {}
 
     fn lodge(&self, _: &Arc<OwnedFd>) -> Option<Lodging> {
         None

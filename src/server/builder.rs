@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::{
     config::{Config, OnFull, Settings},
     handle::Handle,
     settings,
     start::start,
 };
+#[cfg(feature = "tls")]
+use crate::net::tls::Tls;
 use crate::{
     error::{Error, Result},
     net::listener::Listener,
@@ -160,6 +164,25 @@ impl Builder {
     /// fares as `on_full` says. The default is what the limit of open files leaves room for.
     pub fn max_connections(mut self, max_connections: usize) -> Self {
         self.settings.max_connections = Some(max_connections);
+        self
+    }
+
+    /// Connections from this network, of one address or more, begin with a line of the PROXY protocol,
+    /// version 1 or 2, of at most 4 KiB, in which a proxy says for whom it speaks: the client's address is
+    /// then that one, everywhere. Those that begin otherwise are closed. A proxy that speaks for itself
+    /// (`LOCAL`, `UNKNOWN`) keeps its own address, and so does everybody who connects from elsewhere.
+    /// Several calls name several networks; where there is none, no connection begins so.
+    pub fn accept_proxy(mut self, from: IpNet) -> Self {
+        self.settings.accept_proxy.push(from);
+        self
+    }
+
+    /// Encrypts all connections. Handshakes are the workers' business, and nobody who is refused at the
+    /// door costs one: it hears a reset. Where one is not done within `first_byte_timeout` for its first
+    /// byte and `io_timeout` for the rest, the connection is closed.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.tls = Some(tls);
         self
     }
 

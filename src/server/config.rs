@@ -3,10 +3,14 @@
 
 use std::{ops::RangeInclusive, thread, time::Duration};
 
+use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 
+#[cfg(feature = "tls")]
+use crate::net::tls::Tls;
 use crate::{
     error::{Error, Result},
+    net::transport::Entry,
     overload::Terms,
     session::timeouts::Timeouts,
 };
@@ -45,6 +49,9 @@ pub(crate) struct Config {
     pub(crate) handlers_descriptors: usize,
     pub(crate) timeouts: Timeouts,
     pub(crate) drain_timeout: Duration,
+    pub(crate) accept_proxy: Vec<IpNet>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Config {
@@ -73,8 +80,20 @@ impl Config {
             ("idle_timeout", times.idle != others.idle),
             ("io_timeout", times.io != others.io),
             ("drain_timeout", self.drain_timeout != other.drain_timeout),
+            ("accept_proxy", self.accept_proxy != other.accept_proxy),
         ];
         differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+
+    /// What connections begin with, whose clients may ask for one of these protocols.
+    pub(super) fn entry(&self, protocols: &[&[u8]]) -> Result<Entry> {
+        Ok(Entry {
+            accept_proxy: self.accept_proxy.clone(),
+            #[cfg(feature = "tls")]
+            tls: self.tls.as_ref().map(|tls| tls.acceptor(protocols)).transpose()?,
+            #[cfg(not(feature = "tls"))]
+            tls: protocols.iter().find_map(|_| None),
+        })
     }
 }
 
@@ -96,6 +115,10 @@ pub(super) struct Settings {
     pub(super) idle_timeout: Duration,
     pub(super) io_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    /// Those who say in a PROXY line for whom they speak.
+    pub(super) accept_proxy: Vec<IpNet>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
 }
 
 impl Default for Settings {
@@ -114,6 +137,9 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            accept_proxy: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -184,6 +210,9 @@ impl Settings {
                 io: self.io_timeout,
             },
             drain_timeout: self.drain_timeout,
+            accept_proxy: self.accept_proxy.clone(),
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone(),
         })
     }
 }

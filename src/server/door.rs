@@ -132,7 +132,7 @@ impl<H: Handler> Door<H> {
         self.moderation.newcomer();
         pool.counters().accepted.count();
         let draining = pool.service.context.stage.is_draining();
-        let direct = H::CLIENT_SPEAKS_FIRST && self.direct_left > 0 && !draining;
+        let direct = pool.client_speaks_first() && self.direct_left > 0 && !draining;
         let newcomer = self.newcomer(accepted);
         if direct && self.pool.parked.ready.poller.has_idle_worker() {
             self.direct_left -= 1;

@@ -82,6 +82,15 @@ impl Capacity {
             allowed.max_connections = in_force.max_connections;
             kept.push("max_connections");
         }
+        if allowed.accept_proxy != in_force.accept_proxy {
+            allowed.accept_proxy = in_force.accept_proxy.clone();
+            kept.push("accept_proxy");
+        }
+        #[cfg(feature = "tls")]
+        if allowed.tls.is_some() != in_force.tls.is_some() {
+            allowed.tls = in_force.tls.clone();
+            kept.push("tls");
+        }
         (allowed, kept)
     }
 }

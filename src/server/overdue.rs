@@ -62,7 +62,7 @@ fn refuse_newcomers<H: Handler>(door: &mut Door<H>, now: Instant) {
             return door.enqueue(newcomer);
         }
         let session = newcomer.into_session();
-        if H::CLIENT_SPEAKS_FIRST && !session.wire.has_unread_input() {
+        if door.pool.client_speaks_first() && !session.wire.has_unread_input() {
             // It has not asked for anything yet.
             door.park(session);
         } else {

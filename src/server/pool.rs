@@ -33,7 +33,6 @@ use crate::{
     },
     sys::{
         clock::{thread_cpu_time, us},
-        peer,
         tcp_info::TcpInfo,
     },
 };
@@ -81,6 +80,11 @@ impl<H: Handler> Pool<H> {
     /// The number of the acceptor's thread where threads are counted one by one: that after the workers'.
     pub(super) fn acceptors_number(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether nothing is said to clients before they have spoken.
+    pub(super) fn client_speaks_first(&self) -> bool {
+        H::CLIENT_SPEAKS_FIRST || !self.service.context.entry.is_plain()
     }
 
     /// Whether somebody waits in the queue or in the ready line.
@@ -182,7 +186,7 @@ impl<H: Handler> Pool<H> {
     }
 
     fn client(&self, running: &Running) -> Option<SocketAddr> {
-        peer::addr(&running.socket(&self.parked)?)
+        running.client(&self.parked)
     }
 }
 

@@ -39,6 +39,8 @@ impl InForce {
             None => asked.differences(&in_force),
             Some(change) => {
                 let (allowed, kept) = self.capacity.allow(asked, &in_force);
+                #[cfg(feature = "tls")]
+                let allowed = with_certificate(allowed, &in_force);
                 change(&allowed);
                 *in_force = allowed;
                 kept
@@ -49,4 +51,14 @@ impl InForce {
         }
         Ok(kept)
     }
+}
+
+/// With the certificate that is asked for in the place of the one in force.
+#[cfg(feature = "tls")]
+fn with_certificate(mut allowed: Config, in_force: &Config) -> Config {
+    if let (Some(ours), Some(theirs)) = (&in_force.tls, &allowed.tls) {
+        ours.adopt(theirs);
+        allowed.tls = Some(ours.clone());
+    }
+    allowed
 }

@@ -1,11 +1,12 @@
 //! What each worker is busy with, so that it can be shut down and shown. It knows no workers.
 
 use std::{
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -22,7 +23,7 @@ use crate::{
         activity::{Activity, At},
         life::Session,
     },
-    sys::threads::OnCpu,
+    sys::{peer, threads::OnCpu},
 };
 
 /// The session that a worker is busy with: its key, or its socket while it has no slot yet. (To
@@ -31,6 +32,9 @@ use crate::{
 pub(super) struct Running {
     key: AtomicU64,
     socket: Mutex<Option<Arc<OwnedFd>>>,
+    /// The client of a proxy, where that has said who it is.
+    client: Mutex<Option<SocketAddr>>,
+    is_named: AtomicBool,
     pub(super) activity: Activity,
     /// The worker's thread, once it runs.
     thread: OnceLock<Pid>,
@@ -45,6 +49,8 @@ impl Running {
         Self {
             key: AtomicU64::new(NOBODY),
             socket: Mutex::new(None),
+            client: Mutex::new(None),
+            is_named: AtomicBool::new(false),
             activity: Activity::new(now),
             thread: OnceLock::new(),
         }
@@ -71,10 +77,26 @@ impl Running {
 
     pub(super) fn end(&self) {
         self.activity.end_call();
+        if self.is_named.load(Relaxed) {
+            self.is_named.store(false, Relaxed);
+            *self.client.lock() = None;
+        }
         match self.key.load(Relaxed) {
             NOBODY => *self.socket.lock() = None,
             _ => self.key.store(NOBODY, Release),
         }
+    }
+
+    /// Says who the client is, other than the socket's other end, for as long as it is served.
+    pub(super) fn client_is(&self, client: SocketAddr) {
+        *self.client.lock() = Some(client);
+        self.is_named.store(true, Relaxed);
+    }
+
+    /// Who the client is.
+    pub(super) fn client<S>(&self, parked: &Parked<S>) -> Option<SocketAddr> {
+        let named = *self.client.lock();
+        named.or_else(|| peer::addr(&self.socket(parked)?))
     }
 
     pub(super) fn socket<S>(&self, parked: &Parked<S>) -> Option<Arc<OwnedFd>> {

@@ -19,8 +19,9 @@ use crate::{
 pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
     // Half of the workers may be held, so that the others go on whatever those clients do.
-    let context =
-        Arc::new(Context::new(config.timeouts, config.patience, config.workers, config.workers / 2));
+    let entry = config.entry(H::PROTOCOLS)?;
+    let (workers, holds) = (config.workers, config.workers / 2);
+    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, holds));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let workers = config.workers;
     let refs = listeners.iter().map(Listener::to_ref).collect();

@@ -3,6 +3,7 @@
 
 use std::{
     mem,
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
@@ -242,7 +243,7 @@ impl<H: Handler> Worker<'_, H> {
             return None;
         }
         // Who has not asked for anything yet does not wait for an answer.
-        if H::CLIENT_SPEAKS_FIRST && !session.wire.has_unread_input() {
+        if pool.client_speaks_first() && !session.wire.has_unread_input() {
             return Some((session, None));
         }
         if pool.gate.take(kind, Wait::Known(wait), self.now, pool.queue.len()) == Take::Shed {
@@ -289,7 +290,7 @@ impl<H: Handler> Worker<'_, H> {
         let (mut any_answered, mut spent) = (false, Duration::ZERO);
         loop {
             self.running.activity.begin_call(self.now);
-            let mut host = WorkersHost { pool, activity: &self.running.activity, held: &mut self.held };
+            let mut host = WorkersHost { pool, running: self.running, held: &mut self.held };
             let Ran { outcome, answered, waited, consumed } =
                 pool.service.run(&mut session, &mut self.input, &mut host);
             let began = mem::replace(&mut self.now, Instant::now());
@@ -350,7 +351,7 @@ impl<H: Handler> Worker<'_, H> {
 /// What a session may ask of the pool while it runs.
 struct WorkersHost<'a, H: Handler> {
     pool: &'a Pool<H>,
-    activity: &'a Activity,
+    running: &'a Running,
     held: &'a mut Option<Event>,
 }
 
@@ -368,7 +369,11 @@ impl<H: Handler> Host for WorkersHost<'_, H> {
     }
 
     fn activity(&self) -> Option<&Activity> {
-        Some(self.activity)
+        Some(&self.running.activity)
+    }
+
+    fn client_is(&self, client: SocketAddr) {
+        self.running.client_is(client);
     }
 
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging> {

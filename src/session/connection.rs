@@ -242,14 +242,27 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The client's address, which is known even after it has reset the connection.
+    /// The client's address, which is known even after it has reset the connection. Behind a proxy that says
+    /// so in a PROXY line it is that of the proxy's client.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(peer::addr(&self.sides.wire.socket).ok_or(Errno::NOTCONN)?)
+        match self.sides.wire.ends() {
+            Some(ends) => Ok(ends.client),
+            None => Ok(peer::addr(&self.sides.wire.socket).ok_or(Errno::NOTCONN)?),
+        }
     }
 
-    /// The address at which the client reached this server.
+    /// The address at which the client reached this server, or the proxy in front of it that says so in a
+    /// PROXY line.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(net::getsockname(&self.sides.wire.socket)?.try_into()?)
+        match self.sides.wire.ends() {
+            Some(ends) => Ok(ends.local),
+            None => Ok(net::getsockname(&self.sides.wire.socket)?.try_into()?),
+        }
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.sides.wire.is_encrypted()
     }
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {

@@ -9,11 +9,14 @@ use super::{
 };
 use crate::{
     metrics::Counters,
+    net::transport::Entry,
     sys::{setting::LiveTime, tally::Tally},
 };
 
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// What connections begin with.
+    pub(crate) entry: Entry,
     pub(crate) timeouts: LiveTimeouts,
     /// How long clients wait.
     pub(crate) patience: LiveTime,
@@ -28,8 +31,15 @@ pub(crate) struct Context {
 impl Context {
     /// `workers` is how many threads serve, where that is known, and `holds` how many of them may be held by
     /// clients that are still sending.
-    pub(crate) fn new(timeouts: Timeouts, patience: Duration, workers: usize, holds: usize) -> Self {
+    pub(crate) fn new(
+        entry: Entry,
+        timeouts: Timeouts,
+        patience: Duration,
+        workers: usize,
+        holds: usize,
+    ) -> Self {
         Self {
+            entry,
             timeouts: LiveTimeouts::new(timeouts),
             patience: LiveTime::new(patience),
             stage: Stage::default(),

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     connection::Connection,
+    context::Context,
     farewell::Farewell,
     handler::{Handler, Next},
     life::{Due, GRACE, Life, Session, Told},
@@ -17,7 +18,7 @@ use super::{
     service::Service,
     sides::{Call, Host, Sides},
 };
-use crate::net::input::Input;
+use crate::net::{input::Input, transport::Stage};
 
 /// What is to become of the session.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,10 +109,16 @@ impl<H: Handler> Exchange<'_, H> {
             return Ok(Outcome::Park);
         }
         match self.session.life {
-            Life::Fresh => self.open()?,
+            Life::Fresh => match self.introduce()? {
+                Continue(()) => self.open()?,
+                Break(outcome) => return Ok(outcome),
+            },
             Life::Served { .. } => {}
             Life::Closing { expects_more } => return Ok(self.close(expects_more)),
             Life::Lingering { .. } => return Ok(Outcome::Park),
+        }
+        if let Some(ends) = self.session.wire.ends() {
+            self.host.client_is(ends.client);
         }
         let mut due = self.session.take_due();
         loop {
@@ -122,6 +129,30 @@ impl<H: Handler> Exchange<'_, H> {
                 Break(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    /// Goes on with what stands before the connection's own bytes, of which its handler hears nothing.
+    fn introduce(&mut self) -> Result<ControlFlow<Outcome>, End> {
+        let Context { entry, counters, .. } = &*self.service.context;
+        let introduced = self.session.wire.introduce(entry);
+        match (introduced, self.session.wire.introduction()) {
+            (Ok(true), _) => return Ok(Continue(())),
+            (Ok(false), _) => {}
+            (Err(errno), Some(Stage::ProxyLine)) => {
+                counters.proxy_lines_malformed.count();
+                return Err(errno.into());
+            }
+            (Err(errno), _) => {
+                counters.handshakes_failed.count();
+                return Err(errno.into());
+            }
+        }
+        let has_expired = self.session.take_due() == Due::Expired;
+        if has_expired {
+            self.service.count_timeout(self.session.phase());
+        }
+        let ends = has_expired || self.session.wire.ended();
+        Ok(Break(if ends { Outcome::Close } else { Outcome::Park }))
     }
 
     fn open(&mut self) -> Result<(), End> {

@@ -23,6 +23,11 @@ pub trait Handler: Send + Sync + 'static {
     /// saves a twentieth of the CPU of a short connection.
     const CLIENT_SPEAKS_FIRST: bool = false;
 
+    /// What clients may ask for when they set up an encrypted connection (ALPN, RFC 7301), such as
+    /// `http/1.1`; whoever asks for other protocols alone is refused then. Empty means that it does not
+    /// matter what they ask for.
+    const PROTOCOLS: &'static [&'static [u8]] = &[];
+
     /// Called once when a worker takes the new connection, before any input was read. It may
     /// write first, for protocols in which the server speaks first.
     fn open(&self, connection: &mut Connection<'_>) -> io::Result<Self::State>;

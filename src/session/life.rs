@@ -37,7 +37,7 @@ pub(crate) struct Session<S> {
     pub(super) life: Life<S>,
     due: Due,
     /// Unread input while parked.
-    pub(super) input: Vec<u8>,
+    pub(super) input: Box<[u8]>,
     /// What it waits for while parked. (A [`Clock`] in place of this and the next would take eight bytes
     /// more.)
     phase: Phase,
@@ -120,7 +120,7 @@ impl<S> Session<S> {
             joint: None,
             life: Life::Fresh,
             due: Due::Event,
-            input: Vec::new(),
+            input: Box::default(),
             phase: Phase::FirstByte,
             since: accepted,
             key: None,
@@ -226,7 +226,7 @@ impl<S> Session<S> {
             is_flushed: self.wire.is_flushed(),
             has_until: false,
             is_joined: self.is_joined(),
-            has_input: !self.input.is_empty(),
+            has_input: !self.input.is_empty() || self.wire.is_being_introduced(),
             heard: self.wire.heard(),
             moved: self.wire.take_moved(),
             consumed,

@@ -8,8 +8,6 @@ use std::{
     time::Instant,
 };
 
-use rustix::net::{Shutdown, shutdown};
-
 use super::{
     context::Context,
     handler::{Handler, Refusal},
@@ -41,7 +39,9 @@ impl<H: Handler> Service<H> {
     /// lingers now; else it is to be retired.
     pub(crate) fn refuse(&self, session: &mut Session<H::State>, why: Refusal) -> bool {
         let text = self.refusal(why);
-        if text.is_empty() {
+        // Who has not been introduced would take it for the beginning of a handshake.
+        let can_be_told = self.context.entry.tls.is_none() || session.wire.is_introduced();
+        if text.is_empty() || !can_be_told {
             session.wire.reset_on_close(true);
             return false;
         }
@@ -52,8 +52,7 @@ impl<H: Handler> Service<H> {
     /// Ends our side and lingers until the client ends its own; whether that could be begun.
     pub(super) fn linger(&self, session: &mut Session<H::State>, told: Told) -> bool {
         let counted = self.context.lingering.count_below(LINGERING);
-        let Some(counted) = counted.filter(|_| shutdown(&session.wire.socket, Shutdown::Write).is_ok())
-        else {
+        let Some(counted) = counted.filter(|_| session.wire.end().is_ok()) else {
             return false;
         };
         self.drop_state(session.linger(Instant::now(), told, counted));
@@ -93,6 +92,7 @@ impl<H: Handler> Service<H> {
         if session.lingers().is_none() && session.wire.ended() && !session.wire.heard() {
             self.context.counters.empty.count();
         }
+        session.wire.say_end();
         self.drop_state(session.end());
     }
 

@@ -1,7 +1,7 @@
 //! The parts of a session that its handler works with, and what it may ask of whoever runs it. It knows
 //! no handler.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use super::{activity::Activity, farewell::Farewell, joint::Joint};
 use crate::net::{key::Key, lodging::Lodging, ready::Waker, wire::Wire};
@@ -48,6 +48,9 @@ pub(crate) trait Host {
 
     /// What the thread is at, where somebody may ask for that.
     fn activity(&self) -> Option<&Activity>;
+
+    /// Says who the client is, other than the socket's other end.
+    fn client_is(&self, client: SocketAddr);
 
     /// A slot for a connection that no session owns; none where there is none.
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging>;

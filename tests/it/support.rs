@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Once,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -109,6 +109,11 @@ pub(crate) fn serve_lines(builder: Builder) -> (Handle, Gate) {
 
 /// A client that gives up after [`PATIENCE`].
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
+    // Some tests have hundreds of clients, and all have one limit.
+    static RAISED: Once = Once::new();
+    RAISED.call_once(|| {
+        raise_descriptor_limit();
+    });
     let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("it accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");

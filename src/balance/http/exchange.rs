@@ -177,7 +177,7 @@ pub(super) struct Serving {
     pub(super) is_reused: bool,
     pub(super) sent: Instant,
     /// What has come of the reply's head.
-    pub(super) partial: Vec<u8>,
+    pub(super) partial: Box<[u8]>,
     /// How many informational replies were passed on.
     pub(super) informational: u8,
     pub(super) reply: Option<Reply>,
@@ -199,7 +199,7 @@ impl Serving {
     pub(super) fn new(mut lease: Lease, is_reused: bool, sent: Instant) -> Self {
         // Until it is answered.
         lease.says_nothing();
-        let partial = Vec::new();
+        let partial = Box::default();
         Self {
             lease,
             is_reused,

@@ -15,7 +15,10 @@ use super::{
     proxy::{Client, Proxy, Stage},
 };
 use crate::{
-    balance::upstreams::{Lease, Place, Turn},
+    balance::{
+        preface,
+        upstreams::{Lease, Place, Turn},
+    },
     session::{
         connection::{Borrowed, Connection},
         handler::Next,
@@ -138,6 +141,7 @@ impl Proxy {
             Ok(true) => {
                 other.arrived();
                 lease.connected();
+                preface::introduce(connection, self.config.send_proxy);
                 self.send(connection, client, exchange, Serving::new(lease, false, Instant::now()))
             }
             // Nothing was sent yet.

@@ -100,6 +100,7 @@ impl Handler for Proxy {
     type State = Client;
 
     const CLIENT_SPEAKS_FIRST: bool = true;
+    const PROTOCOLS: &'static [&'static [u8]] = &[b"http/1.1"];
 
     fn open(&self, connection: &mut Connection<'_>) -> io::Result<Client> {
         let ip = connection.peer_addr()?.ip().to_canonical();
@@ -209,7 +210,7 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         let text = take_head(connection, head);
         let pass_expect = body == Body::Part { was_told: false };
-        let forwarded = Forwarded { pass_expect, ..self.forwarded(client, head.framing) };
+        let forwarded = Forwarded { pass_expect, ..self.forwarded(connection, client, head.framing) };
         let is_whole = body == Body::Whole;
         let (request, upload) = upload::begin(connection, &text, head, is_whole, &forwarded, Instant::now())?;
         self.start(connection, client, head, &text, request, upload);
@@ -239,7 +240,7 @@ impl Proxy {
         let head_only = body.asks_for_head();
         match body.gather(connection, limits)? {
             Stand::Whole(Taken { head, text, gathered: Some(body), .. }) => {
-                let forwarded = self.forwarded(client, head.framing);
+                let forwarded = self.forwarded(connection, client, head.framing);
                 let request = upload::gathered_before(&text, &head, body, &forwarded);
                 self.start(connection, client, &head, &text, request, None);
                 Ok(None)
@@ -257,10 +258,10 @@ impl Proxy {
         }
     }
 
-    fn forwarded(&self, client: &Client, framing: Framing) -> Forwarded<'_> {
+    fn forwarded(&self, connection: &Connection<'_>, client: &Client, framing: Framing) -> Forwarded<'_> {
         Forwarded {
             client: client.ip,
-            proto: "http",
+            proto: if connection.is_encrypted() { "https" } else { "http" },
             trusted: false,
             arrived_us: epoch_us(),
             keep_underscores: self.http.keep_underscores,

@@ -114,8 +114,8 @@ fn move_bulk(
     pipes: &Pipes,
 ) -> Moved {
     let Some((client, other, _)) = connection.sides() else { return Moved::Nothing };
-    if reply.bulk.is_none() && client.is_flushed() && !exchange.is_abandoned && reply.passage.bulk().is_some()
-    {
+    let may_splice = client.is_flushed() && !client.is_encrypted();
+    if reply.bulk.is_none() && may_splice && !exchange.is_abandoned && reply.passage.bulk().is_some() {
         reply.bulk = Bulk::new(pipes);
     }
     let Some(bulk) = &mut reply.bulk else { return Moved::Nothing };

@@ -165,6 +165,7 @@ impl Proxy {
         if is_clean
             && reply.keeps_upstream
             && exchange.is_passed_on()
+            && self.config.send_proxy.is_none()
             && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
             serving.lease.upstream().spares.put(other, reply.closes_after, now);

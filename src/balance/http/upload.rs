@@ -174,7 +174,8 @@ impl Upload {
 
     /// Moves a part of a long body without a copy; whether something was moved.
     fn move_bulk(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<bool> {
-        let Some(left) = self.passage.bulk() else {
+        let may_splice = !connection.is_encrypted();
+        let Some(left) = self.passage.bulk().filter(|_| may_splice) else {
             self.bulk.take().into_iter().for_each(|bulk| bulk.end(pipes));
             return Ok(false);
         };

@@ -77,6 +77,7 @@ impl Args {
     /// How to dial.
     pub(super) fn config(&self) -> Config {
         Config {
+            preface: Vec::new(),
             timeout: self.timeout,
             concurrency: self.concurrency,
             require: match self.require {
