@@ -95,6 +95,7 @@
 //! | what they are told as JSON, and whether newcomers are welcome | `admin/status.rs`, `admin/readiness.rs` |
 //! | dialing many servers | `dial/` |
 //! | the command line, its signals and output | `cli/` of the command |
+//! | the command's sockets from systemd, and its restart by USR2 | `cli/sockets.rs`, `cli/handover.rs`, `cli/restart.rs`, `cli/served.rs` |
 //! | the benchmark of whole servers | `bench/` of the command |
 //!
 //! It runs on Linux. The feature `cli`, on by default, is for the command `overfall`; a library

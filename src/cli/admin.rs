@@ -57,6 +57,8 @@ impl Bound {
         let mut answering = Vec::new();
         if let Some((origin, listener)) = self.admin {
             let handle = admin::serve(listener, Arc::clone(watched))?;
+            // It may be that of a program whose place this one takes, and which goes on should this one fail.
+            handle.share_listeners();
             output::print(format_args!("admin on http://{}/\n", handle.local_addr()));
             answering.push((origin, handle));
         }
@@ -76,9 +78,17 @@ impl Answering {
         Ok(self.0.iter().map(listeners).collect::<io::Result<Vec<Estate>>>()?.into_iter().flatten().collect())
     }
 
+    /// Says that the program has ended whose listeners these were.
+    pub(super) fn own_listeners(&self) {
+        self.0.iter().for_each(|(_, handle)| handle.own_listeners());
+    }
+
     /// Leaves the listeners to that program.
     pub(super) fn hand_over(&self) {
-        self.0.iter().for_each(|(_, handle)| handle.hand_over());
+        for (_, handle) in &self.0 {
+            handle.share_listeners();
+            handle.shutdown();
+        }
     }
 
     /// Ends them, once what is being answered is.

@@ -41,7 +41,8 @@ impl ListenArgs {
         for addr in if self.listen.is_empty() { &default } else { &*self.listen } {
             let origin = Origin::listen(addr);
             builder = match passed.of(&origin) {
-                Some(socket) => builder.from_listener(socket),
+                // Until it has taken the other's place, that one goes on should this one fail.
+                Some(socket) => builder.from_shared_listener(socket),
                 None => builder.bind(addr),
             };
             origins.push(origin);

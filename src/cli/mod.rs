@@ -17,6 +17,7 @@ mod pool;
 mod reload;
 mod restart;
 mod serve;
+mod served;
 mod signals;
 mod sockets;
 mod systemd;

@@ -2,7 +2,7 @@
 //! know what is served.
 
 use std::{
-    fmt, io,
+    fmt,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
     sync::{
@@ -22,18 +22,17 @@ use signal_hook::{
 };
 
 use super::{
-    admin::{AdminArgs, Answering},
+    admin::AdminArgs,
     config_file::ConfigArgs,
     entry::EntryArgs,
-    handover::Origin,
     listen::ListenArgs,
     logging::{self, LogArgs},
     output,
     reload::{self, Reload},
-    restart::{self, Estate, Restart},
+    restart::Restart,
+    served::Served,
     signals::{Caught, catch, is_ignored},
-    sockets::{self, Passed},
-    systemd, values, workers,
+    sockets, systemd, values, workers,
 };
 use crate::limits;
 
@@ -198,11 +197,12 @@ pub(super) fn run<R: Running>(
         output::print(format_args!("listening on {addr}\n"));
     }
     let admin = Arc::new(admin.serve(&running)?);
-    let served = Arc::new(Served { running: Arc::clone(&running), origins, admin: Arc::clone(&admin) });
+    let served = Arc::new(Served::new(&running, origins, &admin));
+    let heard = Arc::clone(&served);
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &served, &draining, reload))).is_err() {
+            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &heard, &draining, reload))).is_err() {
                 // Nobody would hear a signal any more.
                 output::complain("error: the thread that hears signals has died");
                 output::flush();
@@ -210,25 +210,13 @@ pub(super) fn run<R: Running>(
             }
         })
         .context("cannot start the thread signals")?;
-    serve_in_public(&running, passed).context("cannot start a thread")?;
+    served.begin(passed.predecessor).context("cannot start a thread")?;
     let ended = running.join();
     print_status(&*running);
     // Until now, so that nobody is left without an answer while it drains.
     admin.end();
     ended?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells whoever started this process that it serves, and goes on telling that it is well.
-fn serve_in_public<R: Running>(running: &Arc<R>, passed: Passed) -> io::Result<()> {
-    let addrs = running.handle().local_addrs().to_vec();
-    let say = move || systemd::serving(&addrs);
-    match passed.predecessor {
-        Some(predecessor) => restart::take_place(predecessor, say)?,
-        None => say(),
-    }
-    let watched = Arc::clone(running);
-    systemd::watch(move |within| watched.handle().responds(within))
 }
 
 /// Prints how it fares, below a line with the time that tells one print from the next.
@@ -247,13 +235,13 @@ fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicB
     let restart = Arc::new(Restart::default());
     signals.heed(|signal| match signal {
         // What is about to end has no more use for settings.
-        SIGHUP if reload.is_possible() && draining.load(SeqCst) => {}
+        SIGHUP if reload.is_possible() && served.handle().is_draining() => {}
         SIGHUP if reload.is_possible() => {
             systemd::reloading();
-            reload.reload(&served.running);
-            systemd::serving(served.running.handle().local_addrs());
+            reload.reload(served.running());
+            systemd::serving(served.handle().local_addrs());
         }
-        SIGUSR1 => print_status(&*served.running),
+        SIGUSR1 => print_status(served.running()),
         SIGUSR2 => {
             let (owner, old) = (Arc::clone(served), Arc::clone(served));
             restart.begin(move || owner.estate(), move || old.hand_over());
@@ -263,30 +251,9 @@ fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicB
             if restart.give_up() {
                 systemd::stopping();
             }
-            served.running.handle().shutdown();
+            served.handle().shutdown();
             let signal = signal_name(signal).unwrap_or("unknown");
             tracing::info!(signal, "shutting down; a second signal ends it at once");
         }
     });
-}
-
-/// What runs, and where its listeners come from.
-struct Served<R> {
-    running: Arc<R>,
-    origins: Vec<Origin>,
-    admin: Arc<Answering>,
-}
-
-impl<R: Running> Served<R> {
-    /// What a program is to have that takes this one's place.
-    fn estate(&self) -> io::Result<Estate> {
-        let listeners = self.running.handle().listeners()?;
-        let estate = self.origins.iter().cloned().zip(listeners);
-        Ok(estate.chain(self.admin.estate()?).collect())
-    }
-
-    fn hand_over(&self) {
-        self.admin.hand_over();
-        self.running.handle().hand_over();
-    }
 }

@@ -218,8 +218,8 @@ fn await_ready(channel: &mut UnixStream, within: Duration) -> Result<(), String>
     if said == READY { Ok(()) } else { Err("does not say that it is ready".into()) }
 }
 
-/// Tells the program whose place this one takes that it is ready, and then calls this once that has told the
-/// service manager so, which listens to nobody else before.
+/// Tells the program whose place this one takes that it is ready, and calls this once that has left: it has
+/// told the service manager so, which listens to nobody else before.
 pub(super) fn take_place(
     mut predecessor: UnixStream,
     then: impl FnOnce() + Send + 'static,

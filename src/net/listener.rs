@@ -151,9 +151,9 @@ impl ListenerRef {
         Ok(socket.try_clone()?.into())
     }
 
-    /// Says that somebody else listens on this socket from now on.
-    pub(crate) fn share(&self) {
-        self.shared.store(true, SeqCst);
+    /// Says whether somebody else listens on this socket as well, from now on.
+    pub(crate) fn set_shared(&self, shared: bool) {
+        self.shared.store(shared, SeqCst);
     }
 }
 

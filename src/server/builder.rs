@@ -102,9 +102,9 @@ impl Builder {
         self
     }
 
-    /// Listens on a socket that somebody else has as well, such as a service manager that starts the next
-    /// server with it. As [`from_listener`](Self::from_listener), but those who wait in the kernel's backlog
-    /// when this server shuts down are left there for the next one.
+    /// Listens on a socket that somebody else has as well, such as a service manager, or a server whose
+    /// place this one takes. As [`from_listener`](Self::from_listener), but those who wait in the kernel's
+    /// backlog when this server shuts down are left there for the others.
     pub fn from_shared_listener(mut self, listener: TcpListener) -> Self {
         self.sources.push(Source::Shared(listener));
         self

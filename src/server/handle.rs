@@ -137,8 +137,10 @@ impl Handle {
     }
 
     /// The sockets that the server listens on once more, in the order of
-    /// [`local_addrs`](Self::local_addrs), for another process that is to take its place: see
-    /// [`hand_over`](Self::hand_over).
+    /// [`local_addrs`](Self::local_addrs), for another process that is to take its place: that one gives
+    /// them to [`Builder::from_shared_listener`], this one ends with
+    /// [`share_listeners`](Self::share_listeners) and [`shutdown`](Self::shutdown), and then that one owns
+    /// them.
     ///
     /// # Errors
     ///
@@ -147,11 +149,16 @@ impl Handle {
         self.listeners.iter().map(ListenerRef::duplicate).collect()
     }
 
-    /// Begins to shut down as [`shutdown`](Self::shutdown) does, but leaves those who wait in the kernel's
-    /// backlogs to who has got the [`listeners`](Self::listeners), so that nobody is lost or refused.
-    pub fn hand_over(&self) {
-        self.listeners.iter().for_each(ListenerRef::share);
-        self.shutdown();
+    /// Says that somebody else listens on the same sockets from now on: those who wait in the kernel's
+    /// backlogs when this server shuts down are left to them, so that nobody is lost or refused.
+    pub fn share_listeners(&self) {
+        self.listeners.iter().for_each(|listener| listener.set_shared(true));
+    }
+
+    /// Says that nobody else listens on the same sockets any more: those who wait in the kernel's backlogs
+    /// when this server shuts down are served by it.
+    pub fn own_listeners(&self) {
+        self.listeners.iter().for_each(|listener| listener.set_shared(false));
     }
 
     /// Whether the server is well: none of its own threads has died, and the acceptor, which is asked, goes

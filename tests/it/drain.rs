@@ -155,14 +155,24 @@ fn a_server_hands_over_and_the_next_one_takes_its_place() {
     let kept = connect(first.local_addr());
     assert_eq!(ask(&kept, "say 1"), "1");
     let next = first.listeners().unwrap().remove(0);
-    first.hand_over();
+    first.share_listeners();
+    first.shutdown();
     first.join().unwrap();
     assert_eq!(rest(&kept).unwrap(), b"");
     assert!(first.listeners().is_err(), "it is closed");
     let waiting = connect(first.local_addr());
-    let (second, _gate) = serve_lines(Server::builder().from_listener(next));
+    let settings = Server::builder().workers(1).queue(1).on_full(OnFull::Wait);
+    let (second, gate) = serve_lines(settings.from_shared_listener(next));
     assert_eq!(second.local_addr(), first.local_addr());
     assert_eq!(ask(&waiting, "say 2"), "2");
+    // What it owns now it serves to the last.
+    second.own_listeners();
+    let clients: Vec<_> = (0..10).map(|_| connect(second.local_addr())).collect();
+    clients.iter().for_each(|client| tell(client, "block"));
+    gate.await_blocked(1);
+    second.shutdown();
+    gate.open(10);
+    assert!(clients.iter().all(|client| hear(client) == "unblocked"));
 }
 
 #[test]

@@ -372,6 +372,27 @@ fn a_new_program_that_cannot_start_changes_nothing() {
 }
 
 #[test]
+fn one_that_fails_once_it_listens_leaves_the_backlog_as_it_was() {
+    let installed = Installed::new("fails-late");
+    let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+    let name = addr.to_string();
+    let mut line = Line::start(installed.command(&["serve", "--listen", &name]));
+    line.addr();
+    // That it is its own upstream is seen when it listens.
+    installed.install_script(&format!("exec {OVERFALL} balance --listen {name} {name}"));
+    line.signal(Signal::USR2);
+    line.hear("ended before it was ready; going on unchanged");
+    // While nothing is accepted, all of these wait.
+    line.signal(Signal::STOP);
+    let mut clients: Vec<_> = (0..50).map(|_| connect(addr)).collect();
+    line.signal(Signal::CONT);
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+        assert_eq!(rest(client).unwrap(), b"Hello, client!");
+    }
+}
+
+#[test]
 fn there_is_one_restart_at_a_time_and_term_ends_both() {
     let installed = Installed::new("one-at-a-time");
     let mut line = Line::start(installed.command(&["serve", "--listen", "127.0.0.1:0"]));
@@ -563,15 +584,11 @@ fn a_service_manager_is_told_of_a_reload() {
 }
 
 #[test]
-fn it_is_well_as_process_1() {
+fn it_is_well_as_process_1_without_root() {
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--fork", "--pid", OVERFALL, "serve", "--listen", "127.0.0.1:0"]);
+    command.args(["--user", "--fork", "--pid", OVERFALL, "serve", "--listen", "127.0.0.1:0"]);
     let mut probe = Command::new("unshare");
-    if !probe
-        .args(["--map-root-user", "--fork", "--pid", "true"])
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if !probe.args(["--user", "--fork", "--pid", "true"]).status().is_ok_and(|status| status.success()) {
         return eprintln!("SKIPPED: no namespace of processes can be had");
     }
     let mut line = Line::start(command);
