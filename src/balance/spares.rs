@@ -1,7 +1,10 @@
 //! Connections to an upstream that nobody uses now. It knows neither requests nor when one may be used
 //! again.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -14,6 +17,8 @@ const OLDEST: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 struct Spare<C> {
     other: C,
+    /// The only client whose requests it is for, where it was told who that is.
+    client: Option<SocketAddr>,
     since: Instant,
     /// The upstream has said that it closes it after so long.
     oldest: Duration,
@@ -38,21 +43,31 @@ impl<C> Default for Spares<C> {
 }
 
 impl<C> Spares<C> {
-    /// The one that was used last, if it has been idle for less than this.
-    pub(super) fn take(&self, most: Duration, now: Instant) -> Option<C> {
+    /// The one that was used last, of those for this client alone or for everybody, if it has been idle for
+    /// less than this.
+    pub(super) fn take(&self, client: Option<SocketAddr>, most: Duration, now: Instant) -> Option<C> {
         let mut kept = self.0.lock();
-        let spare = kept.spares.pop_if(|spare| now < spare.since + most.min(spare.oldest))?;
-        Some(spare.other)
+        let index = kept.spares.iter().rposition(|spare| spare.client == client)?;
+        let spare = &kept.spares[index];
+        let is_fresh = now < spare.since + most.min(spare.oldest);
+        is_fresh.then(|| kept.spares.remove(index).other)
     }
 
-    /// Keeps one, which the upstream is going to close after so long, where that is known.
-    pub(super) fn put(&self, other: C, closes_after: Option<Duration>, now: Instant) {
+    /// Keeps one, for this client alone or for everybody, which the upstream is going to close after so long,
+    /// where that is known.
+    pub(super) fn put(
+        &self,
+        other: C,
+        client: Option<SocketAddr>,
+        closes_after: Option<Duration>,
+        now: Instant,
+    ) {
         // A second, for what is under way.
         let announced = closes_after.map(|time| time.saturating_sub(Duration::from_secs(1)));
         let oldest = announced.map_or(OLDEST, |time| time.min(OLDEST));
         let mut kept = self.0.lock();
         if oldest > Duration::ZERO && !kept.is_closed {
-            kept.spares.push(Spare { other, since: now, oldest });
+            kept.spares.push(Spare { other, client, since: now, oldest });
         }
     }
 
@@ -87,28 +102,46 @@ mod tests {
     fn none_is_kept_of_an_upstream_that_has_left_until_it_is_back() {
         let t = Instant::now();
         let spares = Spares::default();
-        (0..2).for_each(|spare| spares.put(spare, None, t));
-        assert_eq!(spares.take(Duration::MAX, t), Some(1));
+        (0..2).for_each(|spare| spares.put(spare, None, None, t));
+        assert_eq!(spares.take(None, Duration::MAX, t), Some(1));
         spares.close();
-        spares.put(1, None, t);
-        assert_eq!(spares.take(Duration::MAX, t), None);
+        spares.put(1, None, None, t);
+        assert_eq!(spares.take(None, Duration::MAX, t), None);
         spares.reopen();
-        spares.put(2, None, t);
-        assert_eq!(spares.take(Duration::MAX, t), Some(2));
+        spares.put(2, None, None, t);
+        assert_eq!(spares.take(None, Duration::MAX, t), Some(2));
     }
 
     #[test]
     fn what_is_old_or_soon_closed_is_not_taken() {
         let t = Instant::now();
         let spares = Spares::default();
-        spares.put("old", None, t);
-        assert_eq!(spares.take(Duration::MAX, t + OLDEST), None);
+        spares.put("old", None, None, t);
+        assert_eq!(spares.take(None, Duration::MAX, t + OLDEST), None);
         spares.tidy(t + OLDEST);
-        spares.put("closed after 3 s", Some(Duration::from_secs(3)), t);
-        assert_eq!(spares.take(Duration::from_secs(1), t + Duration::from_secs(1)), None);
-        assert_eq!(spares.take(Duration::MAX, t + Duration::from_secs(2)), None);
-        assert_eq!(spares.take(Duration::MAX, t + Duration::from_millis(1999)), Some("closed after 3 s"));
-        spares.put("at once", Some(Duration::from_secs(1)), t);
-        assert_eq!(spares.take(Duration::MAX, t), None);
+        spares.put("closed after 3 s", None, Some(Duration::from_secs(3)), t);
+        assert_eq!(spares.take(None, Duration::from_secs(1), t + Duration::from_secs(1)), None);
+        assert_eq!(spares.take(None, Duration::MAX, t + Duration::from_secs(2)), None);
+        assert_eq!(
+            spares.take(None, Duration::MAX, t + Duration::from_millis(1999)),
+            Some("closed after 3 s")
+        );
+        spares.put("at once", None, Some(Duration::from_secs(1)), t);
+        assert_eq!(spares.take(None, Duration::MAX, t), None);
+    }
+
+    #[test]
+    fn one_that_was_told_of_its_client_is_for_that_one_alone() {
+        let t = Instant::now();
+        let [one, other] = ["192.0.2.1:1", "192.0.2.1:2"].map(|addr| addr.parse().ok());
+        let spares = Spares::default();
+        for (spare, client) in [(1, one), (2, other), (3, None)] {
+            spares.put(spare, client, None, t);
+        }
+        let take = |client| spares.take(client, Duration::MAX, t);
+        assert_eq!(
+            [take(one), take(one), take(None), take(None), take(other)],
+            [Some(1), None, Some(3), None, Some(2)]
+        );
     }
 }

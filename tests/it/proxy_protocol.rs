@@ -207,6 +207,8 @@ fn over_http_no_connection_is_used_for_two_clients() {
             assert_eq!(receive(&client).1, format!("192.0.2.1:{port}"));
         }
     }
+    // Each client has kept its own.
+    assert_eq!(proxy.snapshot().upstreams[0].connected, 2);
 }
 
 #[test]

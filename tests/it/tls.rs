@@ -225,7 +225,7 @@ fn who_does_not_speak_tls_is_told_so_and_others_are_served() {
 #[test]
 fn who_is_refused_costs_no_handshake() {
     let identity = Identity::new("refused");
-    let server = builder().workers(1).max_connections(1).tls(identity.tls());
+    let server = builder().workers(1).patience(BRIEF).max_connections(1).tls(identity.tls());
     let (server, gate) = serve_lines(server);
     let config = identity.client(&[]);
     let mut held = dial(&config, server.local_addr());

@@ -86,9 +86,10 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         let now = lease.since;
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
+        let told_of = preface::told_of(connection, self.config.send_proxy);
         // One that is tried again has just met a connection that had died.
         while !exchange.is_retry
-            && let Some(spare) = lease.upstream().spares.take(most, now)
+            && let Some(spare) = lease.upstream().spares.take(told_of, most, now)
         {
             let is_usable = match connection.borrow(spare) {
                 Borrowed::Untouched if exchange.asked.is_idempotent() => true,

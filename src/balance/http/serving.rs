@@ -18,6 +18,7 @@ use super::{
     upload::{self, Passed},
 };
 use crate::{
+    balance::preface,
     net::input::Input,
     session::{connection::Connection, handler::Next},
 };
@@ -161,14 +162,14 @@ impl Proxy {
             entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
         connection.note_answered();
+        let told_of = preface::told_of(connection, self.config.send_proxy);
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
             && exchange.is_passed_on()
-            && self.config.send_proxy.is_none()
             && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
-            serving.lease.upstream().spares.put(other, reply.closes_after, now);
+            serving.lease.upstream().spares.put(other, told_of, reply.closes_after, now);
         }
         // Whoever waits for the place finds the connection.
         drop(serving);
