@@ -47,6 +47,7 @@
 //! | how many requests an upstream may have in flight | `overload/limit.rs` |
 //! | listening, backlogs, kinds of accept errors | `net/listener.rs` |
 //! | one socket: reading, writing, splicing | `net/wire.rs` |
+//! | what a connection begins with: a PROXY line, a TLS handshake | `net/transport.rs`, `net/preface.rs`, `net/tls/` |
 //! | the slots of parked sessions | `net/slots.rs` |
 //! | epoll, and waking idle workers | `net/poller.rs` |
 //! | events that nobody has heeded yet, and wakers | `net/ready.rs` |
@@ -87,6 +88,7 @@
 //! | balance: how a request comes to a connection, and is tried again | `balance/http/placing.rs` |
 //! | balance: the upload, the reply, and what follows from them | `balance/http/upload.rs`, `balance/http/receiving.rs`, `balance/http/serving.rs` |
 //! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
+//! | balance: an upstream is told who the client is | `balance/preface.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
 //! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
