@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command, Id, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, Id, error::ErrorKind, parser::ValueSource};
 use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue},
@@ -57,7 +57,7 @@ pub(super) fn complete(
     cli: &Command,
     args: Vec<OsString>,
 ) -> Result<(Vec<OsString>, Option<Settings>), String> {
-    let Ok(matches) = cli.clone().mut_subcommands(lenient).try_get_matches_from(&args) else {
+    let Ok(matches) = cli.clone().ignore_errors(true).try_get_matches_from(&args) else {
         return Ok((args, None));
     };
     let named = matches.subcommand().and_then(|(name, given)| {
@@ -68,11 +68,6 @@ pub(super) fn complete(
     let mut settings = Settings::read(path, command)?;
     settings.entries.retain(|entry| !is_outranked(entry, command, given));
     Ok((settings.insert(args, command.get_name()), Some(settings)))
-}
-
-/// The command with nothing that must be there: the file may have it.
-fn lenient(command: Command) -> Command {
-    command.mut_args(|arg| arg.required(false))
 }
 
 /// Whether the command line says otherwise.
@@ -107,7 +102,7 @@ impl Settings {
         })?;
         let mut keys: Vec<_> = table.get_ref().iter().collect();
         keys.sort_by_key(|(key, _)| key.span().start);
-        let command = lenient(command.clone()).no_binary_name(true);
+        let command = command.clone().no_binary_name(true);
         let entry = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
             let line = line(key.span().start);
             let entry = Entry::new(key.get_ref(), value.get_ref(), line, &command);
@@ -180,10 +175,11 @@ impl Entry {
         let is_positional = arg.is_positional();
         let alone = is_positional.then_some("--").into_iter().chain(arguments.iter().map(String::as_str));
         match command.clone().try_get_matches_from(alone) {
-            Err(error) => Err(usage::sentence_in_a_file(&error, key)),
-            Ok(_) => {
-                Ok(Self { id: arg.get_id().clone(), key: key.to_owned(), line, is_positional, arguments })
+            // What else must be there is another's concern.
+            Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
+                Err(usage::sentence_in_a_file(&error, key))
             }
+            _ => Ok(Self { id: arg.get_id().clone(), key: key.to_owned(), line, is_positional, arguments }),
         }
     }
 }
@@ -380,6 +376,21 @@ mod tests {
             assert!(sentence.contains(expected), "{text}: {sentence}");
             assert!(!sentence.contains('\n'), "{text}: {sentence}");
         }
+    }
+
+    #[test]
+    fn what_needs_something_else_may_be_in_a_file() {
+        let command = || {
+            let flag = |name: &'static str| Arg::new(name).long(name).num_args(1);
+            let config = Arg::new("config").long("config").value_parser(clap::value_parser!(PathBuf));
+            let pair = [flag("cert").requires("key"), flag("key").requires("cert")];
+            Command::new("overfall").subcommand(Command::new("serve").args(pair).arg(config))
+        };
+        let file = tempfile("cert = 'c'");
+        let args = ["overfall", "serve", "--key", "k", "--config", &file.0].map(OsString::from).to_vec();
+        let (args, _) = super::complete(&command(), args).expect("it is right");
+        assert!(args.contains(&"--cert=c".into()), "{args:?}");
+        assert!(command().try_get_matches_from(args).is_ok());
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub(super) struct Reload<R> {
 /// Flags whose files are read or opened again, also without other settings.
 const FILES: [&str; 2] = ["tls-cert", "tls-key"];
 
+/// Settings whose flags have other names.
+const OTHER_NAMES: [(&str, &str); 4] =
+    [("bind", "listen"), ("http", "protocol"), ("tls", "tls-cert"), ("tls", "tls-key")];
+
 impl<R> Reload<R> {
     /// `apply` puts new arguments into force, all of them or none where one is wrong, and gives the names of
     /// settings that stay as they are although they are `live`.
@@ -72,9 +76,15 @@ impl<R> Reload<R> {
         let kept = (self.apply)(running, given).map_err(|error| {
             usage::mistake(&error, settings.as_ref()).map_or(error, |sentence| anyhow!(sentence))
         })?;
-        let kept: Vec<_> = kept.into_iter().map(|name| name.replace('_', "-")).collect();
-        Ok(compare(&mut self.in_force, values, self.live, &kept))
+        Ok(compare(&mut self.in_force, values, self.live, &flags(&kept)))
     }
+}
+
+/// The flags of these settings, without their dashes.
+fn flags(settings: &[&str]) -> Vec<String> {
+    let others = OTHER_NAMES.iter().filter(|(setting, _)| settings.contains(setting));
+    let others = others.map(|&(_, flag)| flag.to_owned());
+    settings.iter().map(|setting| setting.replace('_', "-")).chain(others).collect()
 }
 
 /// What a reload has changed, and what it could not change, in words.
@@ -155,6 +165,7 @@ mod tests {
         assert_eq!(compare(&mut in_force, back, &live, &[]), Changes { made: vec![], kept: vec![] });
         let lists = values(&[("queue", &["1", "two words"])]);
         let third = compare(&mut in_force, lists, &live, &[]);
+        assert_eq!(flags(&["on_full", "bind"]), ["on-full", "bind", "listen"]);
         assert_eq!(third.made, ["queue from the default to [1, \"two words\"]"]);
     }
 }

@@ -126,11 +126,9 @@ impl Listener {
         self.set_backlog(0);
     }
 
-    /// The backlog in force: the kernel clamps what was asked for without a word (`listen(2)`).
+    /// The backlog in force.
     pub(crate) fn backlog_in_force(&self) -> u32 {
-        let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
-        let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
-        self.backlog.min(somaxconn.unwrap_or(u32::MAX))
+        granted(self.backlog)
     }
 
     /// Connections that wait in the backlog.
@@ -141,6 +139,13 @@ impl Listener {
     fn listen(&self, backlog: u32) -> rustix::io::Result<()> {
         net::listen(&self.socket, i32::try_from(backlog).unwrap_or(i32::MAX))
     }
+}
+
+/// What there is of a backlog: the kernel clamps what was asked for without a word (`listen(2)`).
+pub(crate) fn granted(backlog: u32) -> u32 {
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
+    backlog.min(somaxconn.unwrap_or(u32::MAX))
 }
 
 impl ListenerRef {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 
-use super::{builder::Builder, config::Config, live::Capacity};
+use super::{builder::Builder, config::Config, live::Capacity, settings};
 use crate::error::Result;
 
 /// Has the server go by these settings.
@@ -42,6 +42,9 @@ impl InForce {
                 #[cfg(feature = "tls")]
                 let allowed = with_certificate(allowed, &in_force);
                 change(&allowed);
+                if allowed.backlog != in_force.backlog {
+                    settings::warn_of_backlog(allowed.backlog);
+                }
                 *in_force = allowed;
                 kept
             }

@@ -2,7 +2,7 @@
 
 use super::config::{Config, OnFull};
 use crate::{
-    net::listener::Listener,
+    net::listener::{self, Listener},
     sys::words::{share, time},
 };
 
@@ -23,18 +23,23 @@ pub(super) fn log(config: &Config, listeners: &[Listener], room: usize) {
         "settings in force"
     );
     for listener in listeners {
-        let backlog = listener.backlog_in_force();
-        tracing::info!(addr = %listener.addr(), backlog, "listening");
-        if backlog < config.backlog {
-            tracing::warn!(asked = config.backlog, backlog, "the backlog is limited by net.core.somaxconn");
-        }
+        tracing::info!(addr = %listener.addr(), backlog = listener.backlog_in_force(), "listening");
     }
+    warn_of_backlog(config.backlog);
     if config.max_connections > room {
         tracing::warn!(
             max_connections = config.max_connections,
             room,
             "the limit of open files leaves room for fewer connections"
         );
+    }
+}
+
+/// Logs that a backlog is not to be had, where that is so.
+pub(super) fn warn_of_backlog(asked: u32) {
+    let backlog = listener::granted(asked);
+    if backlog < asked {
+        tracing::warn!(asked, backlog, "the backlog is limited by net.core.somaxconn");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::PathBuf,
-    process::{Child, ChildStderr, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -57,8 +57,11 @@ struct Logged {
 
 impl Logged {
     fn start(args: &[&str]) -> Self {
-        let mut child =
-            overfall(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        Self::run(&mut overfall(args))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("a line");
@@ -184,6 +187,19 @@ fn hup_reads_the_file_again() {
     served.reload();
     assert_eq!(rest(&kept), Ok(vec![]));
     assert_eq!(ask(&connect(served.addr), "others are served"), "others are served");
+}
+
+#[test]
+fn hup_reads_the_file_again_also_where_it_was_ignored() {
+    let file = ConfigFile::new("listen = ['127.0.0.1:0']\nbacklog = 64");
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" serve --config \"$1\""]);
+    let mut served = Logged::run(command.args([env!("CARGO_BIN_EXE_overfall"), file.path()]));
+    file.write("listen = ['127.0.0.1:0']\nbacklog = 100000000");
+    served.hup();
+    // Also what the system sets a narrower bound to is said.
+    served.logs("limited by net.core.somaxconn");
+    served.logs("changed=\"backlog from 64 to 100000000\"");
 }
 
 #[test]
