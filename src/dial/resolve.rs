@@ -1,14 +1,9 @@
-//! Name resolution under a deadline. `getaddrinfo(3)` cannot be cancelled, so it runs on threads
-//! that may be left behind; they are counted. It does not know what is done with the addresses.
+//! Name resolution under a deadline. It does not know what is done with the addresses.
 
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,12 +16,10 @@ use super::{
 };
 use crate::sys::{
     names,
+    resolver::{Answer, Permit, resolve_apart},
     wait::{Bell, poll_until},
 };
 
-/// Resolver threads in this process, those left behind included.
-static OUTSTANDING: AtomicUsize = AtomicUsize::new(0);
-const OUTSTANDING_LIMIT: usize = 64;
 /// How often to look whether a resolver thread has ended when there are as many as may be.
 const INTERVAL: Duration = Duration::from_millis(10);
 
@@ -42,27 +35,20 @@ fn resolve_with(
     target: &str,
     cancel: &Cancel,
     deadline: Instant,
-    resolver: impl FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    resolver: impl FnOnce(&str) -> Answer + Send + 'static,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let permit = permit(cancel, deadline)?;
     let failed = |error: io::Error| Failure::new(Class::Other, format!("cannot resolve the name: {error}"));
     let answer = Arc::new((Mutex::new(None), Bell::new().map_err(|errno| failed(errno.into()))?));
-    let (theirs, name) = (Arc::clone(&answer), target.to_owned());
-    thread::Builder::new()
-        .name("resolver".into())
-        .spawn(move || {
-            let resolved = resolver(&name);
-            drop(permit);
-            *theirs.0.lock() = Some(resolved);
-            theirs.1.ring();
-        })
-        .map_err(failed)?;
+    let theirs = Arc::clone(&answer);
+    let answered = move |resolved| {
+        *theirs.0.lock() = Some(resolved);
+        theirs.1.ring();
+    };
+    resolve_apart(permit, target, resolver, answered).map_err(failed)?;
     wait(&answer.1, cancel, deadline)?;
-    match answer.0.lock().take() {
-        Some(Ok(addrs)) if !addrs.is_empty() => Ok(addrs),
-        Some(Err(error)) => Err(Failure::new(Class::Resolve, error.to_string())),
-        Some(Ok(_)) | None => Err(Failure::new(Class::Resolve, "the name has no address")),
-    }
+    let resolved = answer.0.lock().take().unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
+    resolved.map_err(|error| Failure::new(Class::Resolve, error.to_string()))
 }
 
 /// Waits for the bell; fails when cancelled or when the time is over.
@@ -79,21 +65,10 @@ fn wait(bell: &Bell, cancel: &Cancel, deadline: Instant) -> Result<(), Failure> 
     }
 }
 
-/// Counts one resolver thread; dropping it counts it as ended.
-struct Permit;
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        OUTSTANDING.fetch_sub(1, SeqCst);
-    }
-}
-
 fn permit(cancel: &Cancel, deadline: Instant) -> Result<Permit, Failure> {
     loop {
-        let taken = OUTSTANDING
-            .fetch_update(SeqCst, SeqCst, |count| (count < OUTSTANDING_LIMIT).then_some(count + 1));
-        if taken.is_ok() {
-            return Ok(Permit);
+        if let Some(permit) = Permit::take() {
+            return Ok(permit);
         }
         let now = Instant::now();
         if now >= deadline {

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod names;
 pub(crate) mod peer;
+pub(crate) mod resolver;
 pub(crate) mod setting;
 pub(crate) mod tally;
 pub(crate) mod tcp_info;
