@@ -50,6 +50,11 @@ impl Error {
         Self(Kind::Identity(sentence.into()))
     }
 
+    /// One of them is where the balancer listens itself.
+    pub(crate) fn own_upstream(name: &str) -> Self {
+        Self::upstream(format!("the upstream {name} is the balancer's own address; give another"))
+    }
+
     /// Whether a time that a user has set is one that makes sense.
     pub(crate) fn check_time(name: &'static str, time: Duration) -> Result<()> {
         const ALLOWED: RangeInclusive<Duration> =

@@ -92,6 +92,8 @@
 //! | balance: which upstream is chosen | `balance/selection.rs` |
 //! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
 //! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
+//! | balance: when names are resolved, and the upstreams follow them | `balance/names.rs`, `balance/resolving.rs` |
+//! | balance: the settings in force | `balance/live.rs` |
 //! | balance: checks, and when an upstream is down | `balance/checks.rs`, `balance/record.rs` |
 //! | what operators are told: which figures there are, and their names for Prometheus | `admin/figures.rs`, `admin/families.rs` |
 //! | what they are told as JSON, and whether newcomers are welcome | `admin/status.rs`, `admin/readiness.rs` |

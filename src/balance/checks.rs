@@ -13,7 +13,11 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{config::Config, upstream::Upstream, upstreams::Upstreams};
+use super::{
+    live::{InForce, Live},
+    upstream::Upstream,
+    upstreams::Upstreams,
+};
 use crate::{
     dial::{self, Cancel, Class, Outcome, dial_with},
     error::{Error, Result},
@@ -32,13 +36,13 @@ impl Checks {
     /// Begins to check; `died` is called if the thread panics.
     pub(super) fn start(
         upstreams: Arc<Upstreams>,
-        config: Config,
+        live: Arc<Live>,
         died: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let stop = Arc::new(Stop::new()?);
         let told = Arc::clone(&stop);
         let run = move || {
-            let run = AssertUnwindSafe(|| run(&upstreams, &config, &told));
+            let run = AssertUnwindSafe(|| run(&upstreams, &live, &told));
             if panic::catch_unwind(run).is_err() {
                 died();
             }
@@ -88,12 +92,13 @@ const OFTEN: Duration = Duration::from_millis(50);
 const RECENTLY: Duration = Duration::from_secs(10);
 
 /// Checks until it is told to end.
-fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
-    let pause = config.check_interval / PARTS as u32;
-    let how = how(config, pause);
+fn run(upstreams: &Arc<Upstreams>, live: &Live, stop: &Stop) {
     let mut parts = (0..PARTS as u64).cycle();
     let mut next = Instant::now();
     while !stop.stopped.load(SeqCst) {
+        let in_force = live.get();
+        let pause = in_force.config.check_interval / PARTS as u32;
+        let how = how(&in_force, pause);
         let now = Instant::now();
         if now >= next {
             let part = parts.next().unwrap_or_default();
@@ -102,6 +107,8 @@ fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
             check(upstreams, &due, &how, stop);
             next = (next + pause).max(Instant::now());
         }
+        // The interval may have become shorter.
+        next = next.min(Instant::now() + pause);
         upstreams.report();
         upstreams.tidy(Instant::now());
         let urgent = upstreams.urgent(RECENTLY);
@@ -119,8 +126,9 @@ fn run(upstreams: &Arc<Upstreams>, config: &Config, stop: &Stop) {
 
 /// Finds out which addresses of a name can be reached, before anybody is sent there: a name such as
 /// `localhost` may have some at which nobody listens.
-pub(super) fn first(upstreams: &Arc<Upstreams>, config: &Config) -> Result<()> {
-    let how = how(config, FIRST.min(config.check_interval));
+pub(super) fn first(upstreams: &Arc<Upstreams>, live: &Live) -> Result<()> {
+    let in_force = live.get();
+    let how = how(&in_force, FIRST.min(in_force.config.check_interval));
     check(upstreams, &upstreams.urgent(RECENTLY), &how, &Stop::new()?);
     Ok(())
 }
@@ -129,7 +137,7 @@ pub(super) fn first(upstreams: &Arc<Upstreams>, config: &Config) -> Result<()> {
 const FIRST: Duration = Duration::from_millis(250);
 
 /// How a check is made that may take so long.
-fn how(config: &Config, time: Duration) -> dial::Config {
+fn how(InForce { config, http, .. }: &InForce, time: Duration) -> dial::Config {
     let how = dial::Config {
         // So that one that does not answer keeps no other from being checked.
         timeout: time.max(Duration::from_millis(1)),
@@ -139,8 +147,7 @@ fn how(config: &Config, time: Duration) -> dial::Config {
         expect: config.check_expect.clone(),
         ..dial::Config::default()
     };
-    let path = config.http.as_ref().and_then(|http| http.check_path.as_deref());
-    match path {
+    match &http.check_path {
         None => how,
         Some(path) => dial::Config { connect_only: false, ..asks_for(path, how) },
     }

@@ -1,13 +1,14 @@
 //! What a balancer is told: its upstreams, and how it works. It knows no running balancer.
 
 use std::{
+    net::SocketAddr,
     ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
 };
 
-use super::{places::Wanted, selection::Policy};
+use super::selection::Policy;
 use crate::{
     error::{Error, Result},
     net::preface::ProxyVersion,
@@ -18,7 +19,8 @@ use crate::{
 /// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Its address, HOST:PORT. Each address of a name is an upstream of its own.
+    /// Its address, HOST:PORT. A name is resolved every
+    /// [`resolve_interval`](Config::resolve_interval), and each of its addresses is an upstream of its own.
     pub name: String,
     /// Its share of the connections beside the others', 1 to 1,000; each address of a name has it.
     pub weight: u32,
@@ -31,24 +33,28 @@ impl FromStr for UpstreamConfig {
         let (name, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
         let weight = weight.parse().ok().filter(|weight| WEIGHTS.contains(weight));
         let Some(weight) = weight else { return Err("the weight after the = may be 1 to 1000".into()) };
-        let right = "give HOST:PORT, or HOST:PORT=WEIGHT";
-        if name.contains("://") {
-            return Err(format!("{name:?} is a URL; {right}, without scheme and path"));
-        }
-        let Some((host, port)) = name.rsplit_once(':') else {
-            return Err(format!("{name:?} has no port; {right}"));
-        };
-        let in_brackets = host.starts_with('[') && host.ends_with(']');
-        if host.is_empty() || (host.contains([':', '[', ']']) && !in_brackets) {
-            return Err(format!(
-                "{host:?} in {name:?} is no host; {right}, with an IPv6 address in brackets"
-            ));
-        }
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) || !port.parse().is_ok_and(|port: u16| port > 0) {
-            return Err(format!("{port:?} in {name:?} is no port; {right}, with a port of 1 to 65535"));
-        }
+        check_name(name)?;
         Ok(Self { name: name.to_owned(), weight })
     }
+}
+
+/// Says what is wrong with what is no `HOST:PORT`.
+fn check_name(name: &str) -> Result<(), String> {
+    let right = "give HOST:PORT, or HOST:PORT=WEIGHT";
+    if name.contains("://") {
+        return Err(format!("{name:?} is a URL; {right}, without scheme and path"));
+    }
+    let Some((host, port)) = name.rsplit_once(':') else {
+        return Err(format!("{name:?} has no port; {right}"));
+    };
+    let in_brackets = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || (host.contains([':', '[', ']']) && !in_brackets) {
+        return Err(format!("{host:?} in {name:?} is no host; {right}, with an IPv6 address in brackets"));
+    }
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) || !port.parse().is_ok_and(|port: u16| port > 0) {
+        return Err(format!("{port:?} in {name:?} is no port; {right}, with a port of 1 to 65535"));
+    }
+    Ok(())
 }
 
 /// Whether it can be asked for as it is.
@@ -114,6 +120,9 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// At least one.
     pub upstreams: Vec<UpstreamConfig>,
+    /// How often names are resolved again, 1 ms to 365 days. Addresses come and go without a request being
+    /// lost; a name that cannot be resolved keeps those that it had, and gets nothing until it has one.
+    pub resolve_interval: Duration,
     /// How connections are spread.
     pub policy: Policy,
     /// Connections that one upstream may have at once, those being made included, at least 1; none
@@ -149,6 +158,7 @@ impl Default for Config {
         Self {
             http: None,
             upstreams: Vec::new(),
+            resolve_interval: Duration::from_secs(5),
             policy: Policy::LeastConnections,
             max_connections_per_upstream: None,
             connect_timeout: Duration::from_secs(2),
@@ -194,6 +204,7 @@ impl Config {
             return Err(Error::setting("check_path", path, "a path that begins with / and has no blanks"));
         }
         let times = [
+            ("resolve_interval", self.resolve_interval),
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
             ("upstream_timeout", http.upstream_timeout),
@@ -201,7 +212,7 @@ impl Config {
         for (name, time) in times {
             Error::check_time(name, time)?;
         }
-        Ok(())
+        self.literals().map(drop)
     }
 
     /// How many connections, or requests, one upstream may have at once; none where there is no limit.
@@ -212,19 +223,21 @@ impl Config {
         }
     }
 
-    /// The upstreams, each address of a name by itself.
-    pub(super) fn resolve(&self) -> Result<Vec<Wanted>> {
-        let mut all: Vec<Wanted> = Vec::new();
-        for UpstreamConfig { name, weight } in &self.upstreams {
-            let addrs = names::resolve(name)
+    /// The upstreams as they are given, with the address of each that is no name.
+    pub(super) fn literals(&self) -> Result<Vec<(UpstreamConfig, Option<SocketAddr>)>> {
+        let mut all: Vec<(UpstreamConfig, Option<SocketAddr>)> = Vec::new();
+        for given in &self.upstreams {
+            let name = &given.name;
+            check_name(name).map_err(Error::upstream)?;
+            let addr = names::literal(name)
                 .map_err(|error| Error::upstream(format!("the upstream {name} cannot be found: {error}")))?;
-            if addrs.first().is_none_or(|addr| addr.port() == 0) {
-                return Err(Error::upstream(format!("the upstream {name} has no port; give 1 to 65535")));
-            }
-            if all.iter().any(|other| addrs.contains(&other.addr)) {
+            let is_same = |other: &(UpstreamConfig, Option<SocketAddr>)| {
+                other.0.name == *name || (addr.is_some() && other.1 == addr)
+            };
+            if all.iter().any(is_same) {
                 return Err(Error::upstream(format!("the upstream {name} is given twice; give each once")));
             }
-            all.extend(addrs.into_iter().map(|addr| Wanted { name: name.clone(), addr, weight: *weight }));
+            all.push((given.clone(), addr));
         }
         Ok(all)
     }

@@ -25,6 +25,8 @@ pub(super) struct Places {
     members: Slab<Member>,
     selection: Selection,
     all_down: AllDown,
+    /// Whether an upstream may have so many connections only.
+    is_limited: bool,
     /// One that was away, or has come, gets its share step by step.
     slow_start: bool,
     /// The number of the next one.
@@ -113,15 +115,21 @@ impl Places {
             members: Slab::new(),
             selection: Selection::new(config.policy),
             all_down: config.all_down,
+            is_limited: false,
             slow_start: config.http.is_some(),
             next_number: 0,
         }
     }
 
-    /// Has these upstreams from now on, each of them once.
+    /// Has these upstreams from now on, each of them once, and goes by these settings.
     pub(super) fn set(&mut self, wanted: &[Wanted], config: &Config, now: Instant) -> Change {
         let mut change = Change::default();
         let is_first = self.members.is_empty();
+        self.selection.set_policy(config.policy);
+        self.all_down = config.all_down;
+        self.is_limited = config.limit(now).is_some();
+        let needed = Needed { rise: config.rise, fall: config.fall };
+        self.records().for_each(|record| record.set(needed, config.limit(now)));
         for (_, member) in &mut self.members {
             if !member.is_leaving() && !wanted.iter().any(|wanted| member.is(wanted)) {
                 member.standing = Standing::Leaving;
@@ -184,6 +192,12 @@ impl Places {
             member.standing = if waits { Standing::Unproven } else { Standing::Used };
             member.has_siblings = count > 1;
         }
+    }
+
+    /// Whether an upstream may have so many connections only. Then who waits in line waits for one to end,
+    /// and otherwise for one to be made.
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     /// Those that are wanted, in no order.
@@ -424,6 +438,22 @@ mod tests {
         // With another name it is another one.
         let change = places.set(&wanted(&["x:1", "b:2"]), &config, t);
         assert_eq!((ports(&change.came), ports(&change.left)), (vec![1], vec![1]));
+    }
+
+    #[test]
+    fn other_settings_count_for_those_who_are_there() {
+        let t = Instant::now();
+        let mut places = places(&config(None, AllDown::Refuse), &["a:1", "b:2"]);
+        assert!(!places.is_limited());
+        places.set(&wanted(&["a:1", "b:2"]), &config(Some(1), AllDown::Try), t);
+        assert_eq!((places.is_limited(), places.count()), (true, 2));
+        assert_eq!(take_all(&mut places, t), [1, 2]);
+        let mut heavier = wanted(&["a:1", "b:2"]);
+        heavier[1].weight = 3;
+        places.set(&heavier, &Config { fall: 2, ..config(Some(4), AllDown::Refuse) }, t);
+        let next = places.take(&Tried::default(), t).unwrap();
+        assert_eq!(next.addr.port(), 2);
+        assert!(!places.checked(next.id, false, t) && places.checked(next.id, false, t));
     }
 
     #[test]

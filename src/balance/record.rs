@@ -92,6 +92,15 @@ impl Record {
         }
     }
 
+    /// Goes by these from now on; a limit that has been found stays.
+    pub(super) fn set(&mut self, needed: Needed, limit: Option<Limit>) {
+        self.needed = needed;
+        let is_found = |limit: &Option<Limit>| limit.as_ref().is_some_and(Limit::is_found);
+        if !(is_found(&self.limit) && is_found(&limit)) {
+            self.limit = limit;
+        }
+    }
+
     /// Says that it has come, or has come back, while others were there: it gets its share step by step.
     pub(super) fn came(&mut self, now: Instant) {
         self.back_since = Some(now);
@@ -409,6 +418,35 @@ mod tests {
         record.given_back(false);
         record.given_back(true);
         assert_eq!((record.open(), record.connecting()), (1, 0));
+    }
+
+    #[test]
+    fn a_limit_that_was_found_stays_and_a_given_one_does_not() {
+        let t = Instant::now();
+        let needed = Needed { rise: 1, fall: 1 };
+        let found = || Some(Limit::found(t));
+        let mut record = Record::new(needed, found());
+        // It is what it was, whatever has been found since.
+        let start = record.limit();
+        for (limit, expected) in [
+            (Some(Limit::fixed(3)), Some(3)),
+            (Some(Limit::fixed(4)), Some(4)),
+            (found(), start),
+            (None, None),
+            (found(), start),
+        ] {
+            record.set(needed, limit);
+            assert_eq!(record.limit(), expected);
+        }
+        (0..100).for_each(|_| record.taken());
+        for ms in 0..2000 {
+            record.answered(t + ms * MS, Some(MS));
+            record.look_at_limit(t + ms * MS, true);
+        }
+        let moved = record.limit();
+        assert_ne!(moved, start);
+        record.set(needed, found());
+        assert_eq!(record.limit(), moved);
     }
 
     #[test]

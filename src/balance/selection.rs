@@ -45,6 +45,10 @@ impl Selection {
         Self { policy, credits: Vec::new() }
     }
 
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// How many there were at once, and have been numbered from 0.
     pub(super) fn slots(&self) -> usize {
         self.credits.len()

@@ -11,6 +11,7 @@ pub(super) fn log(config: &Config) {
     tracing::info!(
         protocol = if config.http.is_some() { "http" } else { "tcp" },
         upstreams = %names(&config.upstreams),
+        resolve_interval = %time(config.resolve_interval),
         policy = match config.policy {
             Policy::LeastConnections => "least-connections",
             Policy::RoundRobin => "round-robin",

@@ -7,11 +7,11 @@ use rustix::io::Errno;
 
 use super::{
     both::Both,
-    config::Config,
     flow::Pipes,
+    live::{InForce, Live},
     preface,
     tried::Tried,
-    upstreams::{Lease, Place, Turn, Upstreams, Waiter},
+    upstreams::{InLine, Lease, Place, Turn, Upstreams},
 };
 use crate::{
     session::{
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Tcp {
     upstreams: Arc<Upstreams>,
-    config: Config,
+    live: Arc<Live>,
     pipes: Pipes,
 }
 
@@ -33,9 +33,7 @@ pub(super) struct Tcp {
 #[derive(Debug)]
 enum Stage {
     /// In line for a place.
-    Waiting {
-        waiter: Arc<Waiter>,
-    },
+    Waiting(InLine),
     Connecting {
         lease: Lease,
         tried: Tried,
@@ -54,17 +52,15 @@ struct Relaying {
 /// One relay; its place is given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Relay {
-    upstreams: Arc<Upstreams>,
-    came: Instant,
+    arrival: Arrival,
     stage: Stage,
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Stage::Waiting { waiter } = &self.stage {
-            self.upstreams.leave(waiter, false);
-        }
-    }
+/// When a connection came, and the settings that it keeps.
+#[derive(Debug)]
+struct Arrival {
+    at: Instant,
+    in_force: Arc<InForce>,
 }
 
 impl Handler for Tcp {
@@ -73,15 +69,15 @@ impl Handler for Tcp {
     fn open(&self, connection: &mut Connection<'_>) -> io::Result<Relay> {
         // That nothing moves does not say that it is idle.
         connection.say_farewell(Farewell::Spread);
-        let came = Instant::now();
-        let stage = self.find_place(connection, came, Tried::default())?;
-        Ok(Relay { upstreams: Arc::clone(&self.upstreams), came, stage })
+        let arrival = Arrival { at: Instant::now(), in_force: self.live.get() };
+        let stage = self.find_place(connection, &arrival, Tried::default())?;
+        Ok(Relay { arrival, stage })
     }
 
     fn ready(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         loop {
             let next = match mem::replace(&mut relay.stage, Stage::Ended) {
-                Stage::Waiting { waiter } => self.wait(connection, relay, waiter)?,
+                Stage::Waiting(line) => self.wait(connection, relay, line)?,
                 Stage::Connecting { lease, tried } => self.await_upstream(connection, relay, lease, tried)?,
                 Stage::Relaying(relaying) => self.relay(connection, relay, relaying)?,
                 Stage::Ended => Some(Next::Close),
@@ -94,9 +90,9 @@ impl Handler for Tcp {
 
     fn expired(&self, connection: &mut Connection<'_>, relay: &mut Relay) -> io::Result<Next> {
         match mem::replace(&mut relay.stage, Stage::Ended) {
-            Stage::Waiting { waiter } => {
-                let until = self.upstreams.look_again(&waiter);
-                relay.stage = Stage::Waiting { waiter };
+            Stage::Waiting(line) => {
+                let until = self.upstreams.look_again(&line.waiter);
+                relay.stage = Stage::Waiting(line);
                 match until {
                     Some(until) => connection.await_turn(until),
                     None => tracing::debug!("a connection has waited too long for a place"),
@@ -104,7 +100,7 @@ impl Handler for Tcp {
                 self.ready(connection, relay)
             }
             Stage::Connecting { lease, tried } => {
-                relay.stage = self.go_on(connection, relay.came, lease, tried, Errno::TIMEDOUT)?;
+                relay.stage = self.go_on(connection, &relay.arrival, lease, tried, Errno::TIMEDOUT)?;
                 self.ready(connection, relay)
             }
             stage => {
@@ -115,13 +111,13 @@ impl Handler for Tcp {
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
-        self.config.busy_reply.clone().into()
+        self.live.get().config.busy_reply.clone().into()
     }
 }
 
 impl Tcp {
-    pub(super) fn new(upstreams: Arc<Upstreams>, config: Config, pipes: Pipes) -> Self {
-        Self { upstreams, config, pipes }
+    pub(super) fn new(upstreams: Arc<Upstreams>, live: Arc<Live>, pipes: Pipes) -> Self {
+        Self { upstreams, live, pipes }
     }
 
     /// One in line: goes on once it was given a place. None: there is more to do at once.
@@ -129,20 +125,20 @@ impl Tcp {
         &self,
         connection: &mut Connection<'_>,
         relay: &mut Relay,
-        waiter: Arc<Waiter>,
+        line: InLine,
     ) -> io::Result<Option<Next>> {
-        match waiter.take() {
+        match line.waiter.take() {
             Some(Turn::Place(lease)) => {
-                relay.stage = self.connect(connection, relay.came, lease, waiter.tried.clone())?;
+                relay.stage = self.connect(connection, &relay.arrival, lease, line.waiter.tried.clone())?;
                 Ok(None)
             }
-            Some(Turn::Shed) => self.refuse(connection).map(Some),
+            Some(Turn::Shed) => refuse(connection, &relay.arrival).map(Some),
             None if connection.client().is_gone() => {
-                self.upstreams.leave(&waiter, true);
+                self.upstreams.leave(&line.waiter, true);
                 Ok(Some(Next::Close))
             }
             None => {
-                relay.stage = Stage::Waiting { waiter };
+                relay.stage = Stage::Waiting(line);
                 Ok(Some(Next::Park))
             }
         }
@@ -159,7 +155,7 @@ impl Tcp {
         relay.stage = match connected(connection) {
             Ok(true) => {
                 lease.connected();
-                preface::introduce(connection, self.config.send_proxy);
+                preface::introduce(connection, relay.arrival.in_force.config.send_proxy);
                 Stage::Relaying(Relaying { lease, tried, both: Both::default() })
             }
             Ok(false) if connection.client().is_gone() => return Ok(Some(Next::Close)),
@@ -167,7 +163,7 @@ impl Tcp {
                 relay.stage = Stage::Connecting { lease, tried };
                 return Ok(Some(Next::Park));
             }
-            Err(errno) => self.go_on(connection, relay.came, lease, tried, errno)?,
+            Err(errno) => self.go_on(connection, &relay.arrival, lease, tried, errno)?,
         };
         Ok(None)
     }
@@ -182,7 +178,7 @@ impl Tcp {
         let Relaying { lease, tried, both } = &mut relaying;
         let moved = both.move_bytes(connection, lease.upstream(), &self.pipes);
         if both.has_lost_upstream(connection) {
-            if let Some(stage) = self.move_on(connection, relay.came, lease, tried)? {
+            if let Some(stage) = self.move_on(connection, &relay.arrival, lease, tried)? {
                 relay.stage = stage;
                 return Ok(None);
             }
@@ -198,44 +194,39 @@ impl Tcp {
     }
 
     /// A place at an upstream or in the line; else the client is told no.
-    fn find_place(&self, connection: &mut Connection<'_>, came: Instant, tried: Tried) -> io::Result<Stage> {
-        match self.upstreams.place(came, &tried, || connection.waker()) {
-            Place::At(lease) => self.connect(connection, came, lease, tried),
+    fn find_place(
+        &self,
+        connection: &mut Connection<'_>,
+        arrival: &Arrival,
+        tried: Tried,
+    ) -> io::Result<Stage> {
+        match self.upstreams.place(arrival.at, &tried, || connection.waker()) {
+            Place::At(lease) => self.connect(connection, arrival, lease, tried),
             Place::InLine(waiter) => {
                 let until = self.upstreams.waits_until(&waiter);
                 connection.await_turn(until);
-                Ok(Stage::Waiting { waiter })
+                Ok(Stage::Waiting(InLine::new(&self.upstreams, waiter)))
             }
             Place::Nowhere => {
-                self.refuse(connection)?;
+                refuse(connection, arrival)?;
                 Err(io::Error::other("there is no upstream for a connection"))
             }
         }
     }
 
-    fn refuse(&self, connection: &mut Connection<'_>) -> io::Result<Next> {
-        connection.part();
-        if self.config.busy_reply.is_empty() {
-            connection.reset_on_close(true);
-        } else {
-            io::Write::write_all(connection, &self.config.busy_reply)?;
-        }
-        Ok(Next::Close)
-    }
-
     fn connect(
         &self,
         connection: &mut Connection<'_>,
-        came: Instant,
+        arrival: &Arrival,
         lease: Lease,
         tried: Tried,
     ) -> io::Result<Stage> {
         match connect::begin(&lease.upstream().addr) {
             Ok(socket) => {
-                connection.join(socket, Instant::now() + self.config.connect_timeout);
+                connection.join(socket, Instant::now() + arrival.in_force.config.connect_timeout);
                 Ok(Stage::Connecting { lease, tried })
             }
-            Err(errno) => self.go_on(connection, came, lease, tried, errno),
+            Err(errno) => self.go_on(connection, arrival, lease, tried, errno),
         }
     }
 
@@ -243,7 +234,7 @@ impl Tcp {
     fn go_on(
         &self,
         connection: &mut Connection<'_>,
-        came: Instant,
+        arrival: &Arrival,
         mut lease: Lease,
         mut tried: Tried,
         errno: Errno,
@@ -259,7 +250,7 @@ impl Tcp {
         }
         tried.add(lease.upstream().id.number, Instant::now());
         drop(lease);
-        self.find_place(connection, came, tried)
+        self.find_place(connection, arrival, tried)
     }
 
     /// To another upstream: nothing was sent yet, and this one is gone. One that has reset the connection
@@ -268,7 +259,7 @@ impl Tcp {
     fn move_on(
         &self,
         connection: &mut Connection<'_>,
-        came: Instant,
+        arrival: &Arrival,
         lease: &mut Lease,
         tried: &Tried,
     ) -> io::Result<Option<Stage>> {
@@ -277,13 +268,24 @@ impl Tcp {
         let is_reset = connection.sides().is_some_and(|(_, upstream, _)| upstream.wire.failed());
         if is_reset {
             lease.was_busy();
-            return self.find_place(connection, came, tried).map(Some);
+            return self.find_place(connection, arrival, tried).map(Some);
         }
-        match self.upstreams.another(came, &tried) {
-            Some(lease) => self.connect(connection, came, lease, tried).map(Some),
+        match self.upstreams.another(arrival.at, &tried) {
+            Some(lease) => self.connect(connection, arrival, lease, tried).map(Some),
             None => Ok(None),
         }
     }
+}
+
+fn refuse(connection: &mut Connection<'_>, arrival: &Arrival) -> io::Result<Next> {
+    connection.part();
+    let reply = &arrival.in_force.config.busy_reply;
+    if reply.is_empty() {
+        connection.reset_on_close(true);
+    } else {
+        io::Write::write_all(connection, reply)?;
+    }
+    Ok(Next::Close)
 }
 
 /// Whether the connection to the upstream is made.

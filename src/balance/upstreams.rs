@@ -23,7 +23,7 @@ use super::{
 use crate::{
     net::ready::Waker,
     overload::{Gate, Kind, Take, Terms, Wait},
-    sys::wait::Bell,
+    sys::{setting::LiveTime, wait::Bell},
 };
 
 type Line = line::Line<Lease>;
@@ -34,10 +34,7 @@ pub(super) type Turn = line::Turn<Lease>;
 /// All upstreams and the line before them.
 #[derive(Debug)]
 pub(super) struct Upstreams {
-    /// Whether an upstream may have so many connections only. Then who waits in line waits for one to end,
-    /// and otherwise for one to be made.
-    limited: bool,
-    patience: Duration,
+    patience: LiveTime,
     /// Who may wait in line, and for how long.
     gate: Gate,
     /// Rings when an upstream has come or has gone down, and is to be checked soon.
@@ -66,6 +63,25 @@ pub(super) enum Place {
     InLine(Arc<Waiter>),
     /// None, or none in time.
     Nowhere,
+}
+
+/// A place in line, which is left when this is dropped.
+#[derive(Debug)]
+pub(super) struct InLine {
+    upstreams: Arc<Upstreams>,
+    pub(super) waiter: Arc<Waiter>,
+}
+
+impl InLine {
+    pub(super) fn new(upstreams: &Arc<Upstreams>, waiter: Arc<Waiter>) -> Self {
+        Self { upstreams: Arc::clone(upstreams), waiter }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.upstreams.leave(&self.waiter, false);
+    }
 }
 
 /// A place at an upstream, given back when dropped.
@@ -107,7 +123,7 @@ impl Lease {
         let mut shared = self.upstreams.shared.lock();
         shared.places.connected(self.upstream.id, self.since.elapsed());
         // There is room for another one to be connected.
-        if !self.upstreams.limited {
+        if !shared.places.is_limited() {
             self.upstreams.gate.turn(Instant::now(), !shared.line.is_empty());
         }
         self.upstreams.serve_line(shared);
@@ -202,13 +218,13 @@ impl Lease {
                     record.answered(now, took);
                 }
             }
-            Says::Held if !self.connecting && now - self.since <= self.upstreams.patience => {
+            Says::Held if !self.connecting && now - self.since <= self.upstreams.patience.get() => {
                 gate.answered(now - self.since);
             }
             Says::Held | Says::Nothing => {}
         }
         shared.places.given_back(self.upstream.id, self.connecting);
-        if self.upstreams.limited {
+        if shared.places.is_limited() {
             gate.turn(now, !shared.line.is_empty());
         }
         self.upstreams.look_at_limits(&mut shared, now, false);
@@ -218,27 +234,33 @@ impl Lease {
 
 /// A connection may last for as long as it likes, and it is not to be waited for ten times over.
 const LONGEST: Duration = Duration::from_secs(5);
+/// Who waits here costs nothing more, so that there is no need to leave anybody waiting.
+const REFUSAL_BUDGET: f64 = 1.0;
 
 impl Upstreams {
     /// Without any upstream, so far.
     pub(super) fn new(config: &Config, patience: Duration) -> rustix::io::Result<Arc<Self>> {
         let places = Places::new(config);
-        // Who waits here costs nothing more, so that there is no need to leave anybody waiting.
         // A request's own time is not its wait in the upstream, which would make the line longer.
         let longest = if config.http.is_some() { Duration::ZERO } else { LONGEST };
-        let terms = Terms { patience, servers: 1, refusal_budget: 1.0, longest };
+        let terms = Terms { patience, servers: 1, refusal_budget: REFUSAL_BUDGET, longest };
         let shared = Shared { places, line: Line::new(), refusals: Refusals::default(), lack_reported: None };
         Ok(Arc::new(Self {
-            limited: config.limit(Instant::now()).is_some(),
-            patience,
+            patience: LiveTime::new(patience),
             gate: Gate::new(terms, Instant::now()),
             to_check: Bell::new()?,
             shared: Mutex::new(shared),
         }))
     }
 
-    /// Has these upstreams from now on, each of them once. One that leaves gets nothing more, and what is
-    /// under way there goes on.
+    /// Has clients wait for so long from now on.
+    pub(super) fn set_patience(&self, patience: Duration) {
+        self.patience.set(patience);
+        self.gate.change(patience, REFUSAL_BUDGET, Instant::now());
+    }
+
+    /// Has these upstreams from now on, each of them once, and goes by these settings. One that leaves gets
+    /// nothing more, and what is under way there goes on.
     pub(super) fn set(self: &Arc<Self>, wanted: &[Wanted], config: &Config) -> Change {
         let mut shared = self.shared.lock();
         let change = shared.places.set(wanted, config, Instant::now());
@@ -357,7 +379,7 @@ impl Upstreams {
     /// Lets the limits know how many places are taken, and draws the conclusions. `refused`: somebody was,
     /// since there was no place.
     fn look_at_limits(&self, shared: &mut Shared, now: Instant, refused: bool) {
-        if !self.limited {
+        if !shared.places.is_limited() {
             return;
         }
         let waiting = refused || !shared.line.is_empty();

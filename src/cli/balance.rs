@@ -1,7 +1,7 @@
 //! The command `overfall balance`: its flags, and what USR1 shows. It does not know how connections are
 //! spread.
 
-use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt, path::PathBuf, process::ExitCode, sync::LazyLock, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
@@ -9,8 +9,9 @@ use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, Pro
 
 use super::{
     command_line::Values,
-    pool::{self, LIVE, PoolArgs, Running},
+    pool::{self, PoolArgs, Running},
     reload::Reload,
+    resolving::ResolveArgs,
     usage::Wrong,
     values,
 };
@@ -25,7 +26,7 @@ use super::{
 pub(super) struct Args {
     #[command(flatten)]
     pool: PoolArgs,
-    /// HOST:PORT, or HOST:PORT=WEIGHT for more than one share
+    /// HOST:PORT, or HOST:PORT=WEIGHT for more than one share; a name stands for all its addresses
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<UpstreamConfig>,
     /// What clients and upstreams speak: anything over TCP, or HTTP/1.1, of which requests are spread in
@@ -53,6 +54,8 @@ pub(super) struct Args {
     /// Over HTTP: append a line of JSON for each request to this file
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    #[command(flatten)]
+    resolving: ResolveArgs,
     /// How connections are spread
     #[arg(long, default_value = "least-connections", value_parser = policy_parser())]
     policy: Policy,
@@ -136,6 +139,7 @@ impl Args {
         Ok(Config {
             http: (self.protocol == "http").then_some(http),
             upstreams: self.upstreams.clone(),
+            resolve_interval: self.resolving.resolve_interval,
             policy: self.policy,
             max_connections_per_upstream: self.max_connections_per_upstream,
             connect_timeout: self.connect_timeout,
@@ -151,13 +155,35 @@ impl Args {
     }
 }
 
+/// Flags that can change while the balancer runs, beside those of the server.
+const OWN: [&str; 18] = [
+    "upstreams",
+    "resolve-interval",
+    "limit",
+    "upstream-timeout",
+    "buffer-body",
+    "keep-underscores",
+    "check-path",
+    "access-log",
+    "policy",
+    "max-connections-per-upstream",
+    "connect-timeout",
+    "send-proxy",
+    "all-down",
+    "check-interval",
+    "check-send",
+    "check-expect",
+    "rise",
+    "fall",
+];
+static LIVE: LazyLock<Vec<&'static str>> = LazyLock::new(|| [&pool::LIVE[..], &OWN].concat());
+
 /// Runs the balancer until a signal ends it.
 pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     let config = args.config()?;
     config.check()?;
     let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
-        args.config()?.check()?;
-        Ok(Balancer::handle(balancer).reload(args.pool.builder()?)?)
+        Ok(balancer.reload_with(args.pool.builder()?, args.config()?)?)
     });
     pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
 }

@@ -15,6 +15,7 @@ mod man;
 mod output;
 mod pool;
 mod reload;
+mod resolving;
 mod restart;
 mod serve;
 mod served;
@@ -45,7 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
-    Balance(balance::Args),
+    Balance(Box<balance::Args>),
     Dial(dial::Args),
     Bench(bench::Args),
     Man(man::ManArgs),
@@ -60,7 +61,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::run(args, parsed.values),
-        Command::Balance(args) => balance::run(args, parsed.values),
+        Command::Balance(args) => balance::run(*args, parsed.values),
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Man(args) => man::man(Cli::command(), &args),

@@ -35,6 +35,11 @@ impl Limit {
         Self(Kind::Found(Finder::new(now)))
     }
 
+    /// Whether it is found, and not given.
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.0, Kind::Found(_))
+    }
+
     /// How many may be in flight now, one at least.
     pub(crate) fn in_force(&self) -> usize {
         match &self.0 {

@@ -10,10 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-#[cfg(feature = "admin")]
-use super::config::Config;
 use super::{
-    advice::Advice, builder::Builder, control::Control, ending::Ending, reload::InForce,
+    advice::Advice, builder::Builder, config::Config, control::Control, ending::Ending, reload::InForce,
     workers::WorkersReport,
 };
 use crate::{
@@ -183,7 +181,6 @@ impl Handle {
     }
 
     /// The settings in force.
-    #[cfg(feature = "admin")]
     pub(crate) fn config(&self) -> Config {
         self.in_force.config()
     }

@@ -24,7 +24,6 @@ impl InForce {
     }
 
     /// Those that are in force now.
-    #[cfg(feature = "admin")]
     pub(super) fn config(&self) -> Config {
         self.config.lock().clone()
     }

@@ -5,6 +5,16 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
 };
 
+/// The address that this is, if it is no name: `ADDRESS:PORT`, one of IPv6 in brackets.
+pub(crate) fn literal(text: &str) -> io::Result<Option<SocketAddr>> {
+    match text.parse() {
+        Ok(addr) => Ok(Some(addr)),
+        // A zone by its name is looked up here.
+        Err(_) if text.starts_with('[') => Ok(resolve(text)?.into_iter().next()),
+        Err(_) => Ok(None),
+    }
+}
+
 /// All addresses of `HOST:PORT`, in the order in which they are to be tried. The host is a name or an
 /// address; one of IPv6 stands in brackets and may have a zone, by name or number: `[fe80::1%eth0]:80`
 /// (RFC 4007, section 11).
@@ -40,6 +50,16 @@ pub(crate) fn resolve_to_listen(text: &str) -> io::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_name_is_never_looked_up() {
+        for (text, is_literal) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("[fe80::1%lo]:1", true), ("localhost:1", false)]
+        {
+            assert_eq!(literal(text).unwrap().is_some(), is_literal, "{text}");
+        }
+        assert!(literal("[fe80::1%no-such-zone]:80").is_err());
+    }
 
     #[test]
     fn zones_are_understood_by_name_and_number() {

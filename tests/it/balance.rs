@@ -405,6 +405,8 @@ fn wrong_usage_is_status_2_and_one_sentence() {
             (&["127.0.0.1:9=0"], "the weight after the = may be 1 to 1000"),
             (&["127.0.0.1:9", "127.0.0.1:9"], "given twice"),
             (&["127.0.0.1:9", "--fall", "0"], "--fall is 0; it may be 1 or more"),
+            (&["web:9", "--resolve-interval", "0s"], "--resolve-interval is 0ns; it may be 1ms to 365 days"),
+            (&["web:9", "web:9=2"], "the upstream web:9 is given twice"),
             (&["127.0.0.1:9", "--policy", "random"], "least-connections"),
         ],
     );

@@ -27,3 +27,4 @@ mod support;
 mod tls;
 mod unhappy;
 mod upstream;
+mod upstreams;

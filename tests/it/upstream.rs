@@ -84,6 +84,8 @@ impl Peer {
 pub(crate) struct Upstream {
     pub(crate) addr: SocketAddr,
     pub(crate) connections: Arc<AtomicUsize>,
+    /// Connections that it has now.
+    open: Arc<AtomicUsize>,
     pub(crate) heads: Receiver<String>,
 }
 
@@ -92,16 +94,23 @@ pub(crate) fn upstream(script: impl Fn(&str, &mut Peer) -> Next + Send + Sync + 
     let addr = listener.local_addr().expect("an address");
     let connections = Arc::new(AtomicUsize::new(0));
     let (seen, heads) = channel();
+    let open = Arc::new(AtomicUsize::new(0));
     let (script, count): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&connections));
+    let all = Arc::clone(&open);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { return };
             let peer = Peer { stream, unread: Vec::new(), connection: 0, requests: 0 };
             let (script, seen, count) = (Arc::clone(&script), seen.clone(), Arc::clone(&count));
-            thread::spawn(move || serve_one(peer, &*script, &seen, &count));
+            let open = Arc::clone(&all);
+            open.fetch_add(1, SeqCst);
+            thread::spawn(move || {
+                serve_one(peer, &*script, &seen, &count);
+                open.fetch_sub(1, SeqCst);
+            });
         }
     });
-    Upstream { addr, connections, heads }
+    Upstream { addr, connections, open, heads }
 }
 
 fn serve_one(mut peer: Peer, script: &Script, seen: &Sender<String>, count: &AtomicUsize) {
@@ -119,6 +128,10 @@ fn serve_one(mut peer: Peer, script: &Script, seen: &Sender<String>, count: &Ato
 }
 
 impl Upstream {
+    pub(crate) fn connections_open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
     pub(crate) fn next_head(&self) -> String {
         self.heads.recv_timeout(PATIENCE).expect("a request")
     }

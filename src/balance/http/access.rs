@@ -32,8 +32,37 @@ pub(in crate::balance) struct AccessLog {
 #[derive(Debug)]
 enum Job {
     Write(Box<Entry>),
+    /// What comes from now on belongs into this.
+    GoOnIn(File),
     /// Says so when all that was sent before is written.
     Flush(Sender<()>),
+}
+
+/// What requests are noted in from some time on.
+#[derive(Debug)]
+pub(in crate::balance) enum Next {
+    None,
+    New(Arc<AccessLog>),
+    /// The same as before, in another file.
+    Same(Arc<AccessLog>, File),
+}
+
+impl Next {
+    /// Goes on with it, as soon as what was noted before is written.
+    pub(in crate::balance) fn begin(self, most: Duration) -> Option<Arc<AccessLog>> {
+        match self {
+            Self::None => None,
+            Self::New(log) => Some(log),
+            Self::Same(log, file) => {
+                if log.sender.send_timeout(Job::GoOnIn(file), most).is_err() {
+                    tracing::warn!(
+                        "the access log stays in the file that it had: that takes nothing any more"
+                    );
+                }
+                Some(log)
+            }
+        }
+    }
 }
 
 /// What became of one request.
@@ -145,11 +174,10 @@ impl Why {
 }
 
 impl AccessLog {
-    /// Appends to this file.
-    pub(in crate::balance) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+    /// Appends to this file, and counts lines that cannot be written.
+    pub(in crate::balance) fn open(path: &Path, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+        let file = append_to(path)?;
         let (sender, receiver) = bounded(WAITING);
-        let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
         thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver, file, &lost))?;
         Ok(Self { sender, dropped })
@@ -161,9 +189,9 @@ impl AccessLog {
         }
     }
 
-    /// Lines that could not be written.
-    pub(in crate::balance) fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+    /// Opens what it is to append to next. It may have the name of the file before: that has been moved then.
+    pub(in crate::balance) fn next(self: &Arc<Self>, path: &Path) -> io::Result<Next> {
+        Ok(Next::Same(Arc::clone(self), append_to(path)?))
     }
 
     /// Waits until all is written, for this time at most.
@@ -176,21 +204,27 @@ impl AccessLog {
     }
 }
 
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
 /// Lines that are written at once, where so many are there.
 const BATCH: usize = 64 * 1024;
 
 fn write_all(jobs: &Receiver<Job>, mut file: File, lost: &AtomicU64) {
     let (mut text, mut lines) = (String::new(), 0);
     for job in jobs {
-        let done = match job {
+        let mut next = None;
+        let mut done = None;
+        match job {
             Job::Write(entry) => {
                 entry.append_to(&mut text);
                 lines += 1;
-                None
             }
-            Job::Flush(done) => Some(done),
-        };
-        if done.is_some() || jobs.is_empty() || text.len() > BATCH {
+            Job::GoOnIn(file) => next = Some(file),
+            Job::Flush(waits) => done = Some(waits),
+        }
+        if next.is_some() || done.is_some() || jobs.is_empty() || text.len() > BATCH {
             // What a full disk does not take is lost, and the next is tried.
             if file.write_all(text.as_bytes()).is_err() {
                 lost.fetch_add(lines, Relaxed);
@@ -198,6 +232,7 @@ fn write_all(jobs: &Receiver<Job>, mut file: File, lost: &AtomicU64) {
             text.clear();
             lines = 0;
         }
+        file = next.unwrap_or(file);
         if let Some(done) = done {
             let _ = done.send(());
         }
@@ -249,6 +284,29 @@ fn json(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_after_a_rotation_goes_into_the_new_file() {
+        let place = std::env::temp_dir().join(format!("overfall-rotated-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let (path, moved) = (place.join("log"), place.join("log.1"));
+        let log = Arc::new(AccessLog::open(&path, Arc::default()).unwrap());
+        let written = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+        let write = || drop(Record::malformed(&log, "::1".parse().unwrap(), StatusCode::BAD_REQUEST));
+        write();
+        std::fs::rename(&path, &moved).unwrap();
+        write();
+        let long = Duration::from_secs(30);
+        assert!(log.next(&path).unwrap().begin(long).is_some());
+        write();
+        log.flush(long);
+        assert_eq!((written(&moved), written(&path)), (2, 1));
+        assert!(log.next(&place).is_err());
+        write();
+        log.flush(long);
+        assert_eq!(written(&path), 2);
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 
     #[test]
     fn a_line_is_one_object_whatever_is_asked_for() {

@@ -12,8 +12,9 @@ use super::{
 use crate::{
     balance::{
         flow::Bulk,
+        live::InForce,
         tried::Tried,
-        upstreams::{Lease, Upstreams, Waiter},
+        upstreams::{InLine, Lease},
     },
     http::{codec::head::Head, gathered::Gathered},
     net::wire::Wire,
@@ -55,6 +56,8 @@ impl Asked {
 
 pub(super) struct Exchange {
     pub(super) asked: Asked,
+    /// The settings that it began with.
+    pub(super) in_force: Arc<InForce>,
     /// When the request came.
     pub(super) came: Instant,
     /// The request as an upstream gets it: its head, and its body where that was gathered.
@@ -150,24 +153,6 @@ pub(super) enum Step {
         lease: Lease,
     },
     Serving(Serving),
-}
-
-/// A place in line, which is left when this is dropped.
-pub(super) struct InLine {
-    upstreams: Arc<Upstreams>,
-    pub(super) waiter: Arc<Waiter>,
-}
-
-impl InLine {
-    pub(super) fn new(upstreams: &Arc<Upstreams>, waiter: Arc<Waiter>) -> Self {
-        Self { upstreams: Arc::clone(upstreams), waiter }
-    }
-}
-
-impl Drop for InLine {
-    fn drop(&mut self) {
-        self.upstreams.leave(&self.waiter, false);
-    }
 }
 
 /// The upstream has the request, or is getting it.

@@ -11,13 +11,13 @@ use rustix::io::Errno;
 
 use super::{
     access::Why,
-    exchange::{Exchange, InLine, Serving, Step},
+    exchange::{Exchange, Serving, Step},
     proxy::{Client, Proxy, Stage},
 };
 use crate::{
     balance::{
         preface,
-        upstreams::{Lease, Place, Turn},
+        upstreams::{InLine, Lease, Place, Turn},
     },
     session::{
         connection::{Borrowed, Connection},
@@ -86,7 +86,7 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         let now = lease.since;
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
-        let told_of = preface::told_of(connection, self.config.send_proxy);
+        let told_of = preface::told_of(connection, exchange.in_force.config.send_proxy);
         // One that is tried again has just met a connection that had died.
         while !exchange.is_retry
             && let Some(spare) = lease.upstream().spares.take(told_of, most, now)
@@ -116,7 +116,7 @@ impl Proxy {
         mut exchange: Box<Exchange>,
         lease: Lease,
     ) -> io::Result<Option<Next>> {
-        let until = Instant::now() + self.config.connect_timeout;
+        let until = Instant::now() + exchange.in_force.config.connect_timeout;
         let began = connect::begin(&lease.upstream().addr);
         let joined = began.and_then(|socket| match connection.join_lodged(socket, until) {
             true => Ok(()),
@@ -142,7 +142,7 @@ impl Proxy {
             Ok(true) => {
                 other.arrived();
                 lease.connected();
-                preface::introduce(connection, self.config.send_proxy);
+                preface::introduce(connection, exchange.in_force.config.send_proxy);
                 self.send(connection, client, exchange, Serving::new(lease, false, Instant::now()))
             }
             // Nothing was sent yet.

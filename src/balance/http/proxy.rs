@@ -13,7 +13,7 @@ use std::{
 use http::{Method, StatusCode};
 
 use super::{
-    access::{AccessLog, Record, Why},
+    access::{Record, Why},
     exchange::{self, Asked, Exchange, Step, Upload},
     refusal,
     request::{self, Forwarded},
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     balance::{
-        config::{Config, HttpConfig},
         flow::Pipes,
+        live::{InForce, Live},
         tried::Tried,
         upstreams::Upstreams,
     },
@@ -48,25 +48,16 @@ use crate::{
 
 pub(in crate::balance) struct Proxy {
     pub(super) upstreams: Arc<Upstreams>,
-    pub(super) config: Config,
-    pub(super) http: HttpConfig,
+    live: Arc<Live>,
     pub(super) retries: Retries,
     /// Bytes of bodies that are being gathered, of all connections.
     gathered: Arc<AtomicUsize>,
-    log: Option<Arc<AccessLog>>,
     pub(super) pipes: Pipes,
 }
 
 impl Proxy {
-    pub(in crate::balance) fn new(
-        upstreams: Arc<Upstreams>,
-        config: Config,
-        http: HttpConfig,
-        log: Option<Arc<AccessLog>>,
-        pipes: Pipes,
-    ) -> Self {
-        let retries = Retries::new(Instant::now());
-        Self { upstreams, config, http, retries, gathered: Arc::default(), log, pipes }
+    pub(in crate::balance) fn new(upstreams: Arc<Upstreams>, live: Arc<Live>, pipes: Pipes) -> Self {
+        Self { upstreams, live, retries: Retries::new(Instant::now()), gathered: Arc::default(), pipes }
     }
 }
 
@@ -85,9 +76,17 @@ pub(super) enum Stage {
     /// A request is gathered in the input.
     Gathering(Progress),
     /// Its body is gathered in memory.
-    Buffering(Box<PartialBody>),
+    Buffering(Box<Buffering>),
     Exchange(Box<Exchange>),
     Tunnel(Box<Tunnel>),
+}
+
+/// A request whose body is gathered.
+#[derive(Debug)]
+pub(super) struct Buffering {
+    body: PartialBody,
+    /// The settings that it began with.
+    in_force: Arc<InForce>,
 }
 
 impl Default for Stage {
@@ -111,7 +110,7 @@ impl Handler for Proxy {
         loop {
             let next = match mem::take(&mut client.stage) {
                 Stage::Gathering(progress) => self.gather(connection, client, progress)?,
-                Stage::Buffering(body) => self.buffer(connection, client, *body)?,
+                Stage::Buffering(buffering) => self.buffer(connection, client, *buffering)?,
                 Stage::Exchange(exchange) => self.go_on(connection, client, exchange)?,
                 Stage::Tunnel(tunnel) => Some(tunnel.go_on(connection, client, &self.pipes)?),
             };
@@ -124,9 +123,9 @@ impl Handler for Proxy {
     fn expired(&self, connection: &mut Connection<'_>, client: &mut Client) -> io::Result<Next> {
         match mem::take(&mut client.stage) {
             Stage::Gathering(_) => self.gathered_too_slowly(connection, client),
-            Stage::Buffering(body) => {
+            Stage::Buffering(buffering) => {
                 connection.part();
-                let head_only = body.asks_for_head();
+                let head_only = buffering.body.asks_for_head();
                 self.refuse_and_close(connection, client, StatusCode::REQUEST_TIMEOUT, head_only)
             }
             Stage::Exchange(exchange) => match self.took_too_long(connection, client, exchange)? {
@@ -138,9 +137,10 @@ impl Handler for Proxy {
     }
 
     fn refusal(&self, _: Refusal) -> Cow<'static, [u8]> {
-        match self.config.busy_reply.is_empty() {
+        let in_force = self.live.get();
+        match in_force.config.busy_reply.is_empty() {
             true => refusal::at_the_door().into(),
-            false => self.config.busy_reply.clone().into(),
+            false => in_force.config.busy_reply.clone().into(),
         }
     }
 }
@@ -161,26 +161,36 @@ impl Proxy {
             Ok(Arrival::Whole(head) | Arrival::Head(head)) if !head.strict => {
                 self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
             }
-            Ok(Arrival::Whole(head)) => self.begin(connection, client, &head, Body::Whole),
+            Ok(Arrival::Whole(head)) => self.begin(connection, client, &head, Body::Whole, self.live.get()),
             // It can never be whole.
             Ok(Arrival::Head(_)) if connection.ended() => {
                 self.refuse_malformed(connection, client, StatusCode::BAD_REQUEST).map(Some)
             }
-            Ok(Arrival::Head(head)) if !progress.was_told() && self.may_gather(&head) => {
-                connection.write_all(CONTINUE)?;
-                progress.tell();
-                // It may be there already.
-                self.gather(connection, client, progress)
-            }
-            Ok(Arrival::Head(head)) => {
-                let was_told = progress.was_told();
-                if (was_told || !head.expects_continue) && self.may_buffer(connection, client, &head) {
-                    return Ok(None);
-                }
-                self.begin(connection, client, &head, Body::Part { was_told })
-            }
+            Ok(Arrival::Head(head)) => self.begin_large(connection, client, progress, &head),
             Err(status) => self.refuse_malformed(connection, client, status).map(Some),
         }
+    }
+
+    /// Begins with a request whose body may be more than the input holds.
+    fn begin_large(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        mut progress: Progress,
+        head: &Head,
+    ) -> io::Result<Option<Next>> {
+        let in_force = self.live.get();
+        let was_told = progress.was_told();
+        if !was_told && may_gather(head, &in_force) {
+            connection.write_all(CONTINUE)?;
+            progress.tell();
+            // It may be there already.
+            return self.gather(connection, client, progress);
+        }
+        if (was_told || !head.expects_continue) && self.may_buffer(connection, client, head, &in_force) {
+            return Ok(None);
+        }
+        self.begin(connection, client, head, Body::Part { was_told }, in_force)
     }
 
     fn gathered_too_slowly(&self, connection: &mut Connection<'_>, client: &Client) -> io::Result<Next> {
@@ -192,14 +202,6 @@ impl Proxy {
         self.refuse_malformed(connection, client, StatusCode::REQUEST_TIMEOUT)
     }
 
-    /// Whether the body of a client that asks first is going to be gathered, so that it takes no place
-    /// meanwhile.
-    fn may_gather(&self, head: &Head) -> bool {
-        let room = Connection::INPUT_LIMIT.saturating_sub(head.length) as u64;
-        let most = room.max(self.http.buffer_body);
-        head.expects_continue && head.framing.length().is_none_or(|length| length <= most)
-    }
-
     /// Begins with a request, of whose body all has come, or a part.
     fn begin(
         &self,
@@ -207,25 +209,33 @@ impl Proxy {
         client: &mut Client,
         head: &Head,
         body: Body,
+        in_force: Arc<InForce>,
     ) -> io::Result<Option<Next>> {
         let text = take_head(connection, head);
         let pass_expect = body == Body::Part { was_told: false };
-        let forwarded = Forwarded { pass_expect, ..self.forwarded(connection, client, head.framing) };
+        let forwarded = Forwarded { pass_expect, ..forwarded(connection, client, head.framing, &in_force) };
         let is_whole = body == Body::Whole;
         let (request, upload) = upload::begin(connection, &text, head, is_whole, &forwarded, Instant::now())?;
-        self.start(connection, client, head, &text, request, upload);
+        self.start(connection, client, head, &text, (request, upload), in_force);
         Ok(None)
     }
 
     /// Gathers a body in memory that is not too large for it, before a place is taken. Whether there is room
     /// for it.
-    fn may_buffer(&self, connection: &mut Connection<'_>, client: &mut Client, head: &Head) -> bool {
-        let length = head.framing.length().filter(|&length| length <= self.http.buffer_body);
+    fn may_buffer(
+        &self,
+        connection: &mut Connection<'_>,
+        client: &mut Client,
+        head: &Head,
+        in_force: &Arc<InForce>,
+    ) -> bool {
+        let length = head.framing.length().filter(|&length| length <= in_force.http.buffer_body);
         let Some(room) = length.and_then(|length| Gathered::new(&self.gathered, Some(length))) else {
             return false;
         };
         let text = take_head(connection, head);
-        client.stage = Stage::Buffering(Box::new(PartialBody::new(text, Receipt::new(head.framing), room)));
+        let body = PartialBody::new(text, Receipt::new(head.framing), room);
+        client.stage = Stage::Buffering(Box::new(Buffering { body, in_force: Arc::clone(in_force) }));
         true
     }
 
@@ -233,20 +243,20 @@ impl Proxy {
         &self,
         connection: &mut Connection<'_>,
         client: &mut Client,
-        body: PartialBody,
+        Buffering { body, in_force }: Buffering,
     ) -> io::Result<Option<Next>> {
         // Its client has to keep up the minimum rate.
-        let limits = BodyLimits { bytes: self.http.buffer_body, time: BUFFERED_WITHIN };
+        let limits = BodyLimits { bytes: in_force.http.buffer_body, time: BUFFERED_WITHIN };
         let head_only = body.asks_for_head();
         match body.gather(connection, limits)? {
             Stand::Whole(Taken { head, text, gathered: Some(body), .. }) => {
-                let forwarded = self.forwarded(connection, client, head.framing);
+                let forwarded = forwarded(connection, client, head.framing, &in_force);
                 let request = upload::gathered_before(&text, &head, body, &forwarded);
-                self.start(connection, client, &head, &text, request, None);
+                self.start(connection, client, &head, &text, (request, None), in_force);
                 Ok(None)
             }
             Stand::Part(body, next) => {
-                client.stage = Stage::Buffering(Box::new(body));
+                client.stage = Stage::Buffering(Box::new(Buffering { body, in_force }));
                 Ok(Some(next))
             }
             Stand::Failed(status) => self.refuse_and_close(connection, client, status, head_only).map(Some),
@@ -258,20 +268,6 @@ impl Proxy {
         }
     }
 
-    fn forwarded(&self, connection: &Connection<'_>, client: &Client, framing: Framing) -> Forwarded<'_> {
-        Forwarded {
-            client: client.ip,
-            proto: if connection.is_encrypted() { "https" } else { "http" },
-            trusted: false,
-            arrived_us: epoch_us(),
-            keep_underscores: self.http.keep_underscores,
-            pass_expect: false,
-            pass_upgrade: true,
-            framing,
-            host: &self.config.upstreams[0].name,
-        }
-    }
-
     /// Has the request served from now on.
     fn start(
         &self,
@@ -279,8 +275,8 @@ impl Proxy {
         client: &mut Client,
         head: &Head,
         text: &[u8],
-        request: exchange::Request,
-        upload: Option<Upload>,
+        (request, upload): (exchange::Request, Option<Upload>),
+        in_force: Arc<InForce>,
     ) {
         connection.describe_in_parts(&[head.method.as_str(), " ", head.uri.path()]);
         let asked = Asked::new(head, request::asks_for_upgrade(text, head), !client.has_asked);
@@ -294,7 +290,8 @@ impl Proxy {
             tried: Tried::default(),
             is_retry: false,
             is_abandoned: false,
-            record: self.log.as_ref().map(|log| Record::new(log, client.ip, head)),
+            record: in_force.log.as_ref().map(|log| Record::new(log, client.ip, head)),
+            in_force,
             step: Step::Placing,
         }));
     }
@@ -356,7 +353,7 @@ impl Proxy {
     ) -> io::Result<Next> {
         connection.expect_more();
         connection.context().counters.malformed.count();
-        if let Some(log) = &self.log {
+        if let Some(log) = &self.live.get().log {
             drop(Record::malformed(log, client.ip, status));
         }
         let method = if head_only { Method::HEAD } else { Method::GET };
@@ -373,6 +370,33 @@ impl Proxy {
             true if connection.input().is_empty() => Next::Park,
             true => Next::Again,
         }
+    }
+}
+
+/// Whether the body of a client that asks first is going to be gathered, so that it takes no place
+/// meanwhile.
+fn may_gather(head: &Head, in_force: &InForce) -> bool {
+    let room = Connection::INPUT_LIMIT.saturating_sub(head.length) as u64;
+    let most = room.max(in_force.http.buffer_body);
+    head.expects_continue && head.framing.length().is_none_or(|length| length <= most)
+}
+
+fn forwarded<'a>(
+    connection: &Connection<'_>,
+    client: &Client,
+    framing: Framing,
+    in_force: &'a InForce,
+) -> Forwarded<'a> {
+    Forwarded {
+        client: client.ip,
+        proto: if connection.is_encrypted() { "https" } else { "http" },
+        trusted: false,
+        arrived_us: epoch_us(),
+        keep_underscores: in_force.http.keep_underscores,
+        pass_expect: false,
+        pass_upgrade: true,
+        framing,
+        host: &in_force.config.upstreams[0].name,
     }
 }
 

@@ -137,8 +137,8 @@ impl Proxy {
             }
             (Some(upload), _) if !upload.passage.is_complete() => Instant::now() + io_timeout,
             (_, Some(_)) => Instant::now() + io_timeout,
-            (Some(_), None) => Instant::now() + self.http.upstream_timeout,
-            (None, None) => serving.sent + self.http.upstream_timeout,
+            (Some(_), None) => Instant::now() + exchange.in_force.http.upstream_timeout,
+            (None, None) => serving.sent + exchange.in_force.http.upstream_timeout,
         };
         other.await_until(Some(until));
     }
@@ -162,7 +162,7 @@ impl Proxy {
             entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
         connection.note_answered();
-        let told_of = preface::told_of(connection, self.config.send_proxy);
+        let told_of = preface::told_of(connection, exchange.in_force.config.send_proxy);
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
