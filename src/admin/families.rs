@@ -11,7 +11,7 @@ use super::{
 use crate::{
     balance::{Snapshot, UpstreamStatus},
     metrics::Metrics,
-    server::Config,
+    server::{Config, WorkersReport},
 };
 
 /// Everything that is known.
@@ -26,7 +26,8 @@ pub(super) fn write(to: &mut Families<'_>, figures: &Figures) -> fmt::Result {
     connections(to, metrics)?;
     refusals(to, metrics, upstreams)?;
     overloads(to, metrics, upstreams)?;
-    workers(to, metrics)?;
+    times(to, metrics)?;
+    workers(to, metrics, &figures.workers)?;
     if let Some(snapshot) = upstreams {
         line(to, snapshot)?;
         each_upstream(to, &snapshot.upstreams)?;
@@ -132,7 +133,27 @@ fn overloads(to: &mut Families<'_>, m: &Metrics, upstreams: Option<&Snapshot>) -
     to.gauges("overfall_overloaded", help, all().map(|(labels, _, now)| (&labels[..], *now)))
 }
 
-fn workers(to: &mut Families<'_>, m: &Metrics) -> fmt::Result {
+fn times(to: &mut Families<'_>, m: &Metrics) -> fmt::Result {
+    let help = "How long clients waited for a worker; those who then had waited too long are among them.";
+    to.histogram("overfall_wait_seconds", help, &m.wait)?;
+    let help = "How long answered requests were with a worker, the waiting for their clients not included.";
+    to.histogram("overfall_service_seconds", help, &m.service)
+}
+
+fn workers(to: &mut Families<'_>, m: &Metrics, workers: &WorkersReport) -> fmt::Result {
+    let spent: [(&[_], _); 4] = [
+        (&[("activity", "handling")], workers.handling.as_secs_f64()),
+        (&[("activity", "reading")], workers.reading.as_secs_f64()),
+        (&[("activity", "writing")], workers.writing.as_secs_f64()),
+        (&[("activity", "idle")], workers.idle.as_secs_f64()),
+    ];
+    let help = "What the workers spent their time on: in handlers, in handlers that waited for a client to send or \
+                to take, or waiting for something to do.";
+    to.counters("overfall_worker_seconds", help, spent)?;
+    if let Some(cpu) = workers.cpu {
+        let help = "CPU time of the workers; of more than 128 it is estimated.";
+        to.counter("overfall_worker_cpu_seconds", help, cpu.as_secs_f64())?;
+    }
     let highest: [(&[_], _); 2] =
         [(&[("of", "queue")], m.queue_highest), (&[("of", "busy_workers")], m.busy_highest)];
     to.gauges("overfall_highest", "The most there ever were at once.", highest)
@@ -141,6 +162,10 @@ fn workers(to: &mut Families<'_>, m: &Metrics) -> fmt::Result {
 fn line(to: &mut Families<'_>, all: &Snapshot) -> fmt::Result {
     let help = "Who waits for a place at an upstream now.";
     to.gauge("overfall_line_waiting", help, all.waiting as u64)?;
+    let help = "How long clients waited for a place at an upstream; those who were shed are among them.";
+    to.histogram("overfall_line_wait_seconds", help, &all.wait)?;
+    let help = "Over HTTP: how long answered requests had a place at an upstream.";
+    to.histogram("overfall_upstream_service_seconds", help, &all.service)?;
     let help = "Lines of the access log that were not written in time.";
     to.counter("overfall_access_log_dropped_lines", help, all.access_log_dropped)
 }

@@ -3,11 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    agent::Sums,
     process,
     readiness::{Readiness, Signs},
     watched::Watched,
 };
-use crate::{balance::Snapshot, metrics::Metrics, server::Config};
+use crate::{
+    balance::Snapshot,
+    metrics::Metrics,
+    server::{Advice, Config, WorkersReport},
+};
 
 /// Where figures come from.
 pub(super) struct Source {
@@ -22,6 +27,8 @@ pub(super) struct Figures {
     /// For how long it has been watched.
     pub(super) uptime: Duration,
     pub(super) metrics: Metrics,
+    pub(super) workers: WorkersReport,
+    pub(super) advice: Option<Advice>,
     pub(super) upstreams: Option<Snapshot>,
     /// The server's settings in force.
     pub(super) config: Config,
@@ -36,6 +43,15 @@ impl Source {
 
     pub(super) fn readiness(&self) -> Readiness {
         self.readiness_with(self.watched.upstreams().as_ref())
+    }
+
+    /// How long clients wait.
+    pub(super) fn patience(&self) -> Duration {
+        self.watched.handle().config().patience
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        Sums::of(&self.watched.handle().metrics(), self.watched.upstreams().as_ref())
     }
 
     fn readiness_with(&self, upstreams: Option<&Snapshot>) -> Readiness {
@@ -56,6 +72,8 @@ impl Source {
             readiness: self.readiness_with(upstreams.as_ref()),
             uptime: self.began.elapsed(),
             metrics: handle.metrics(),
+            workers: handle.workers(),
+            advice: handle.advice(),
             upstreams,
             config: handle.config(),
             process: process::Figures::now().ok(),

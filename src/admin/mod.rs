@@ -23,24 +23,29 @@
 //! | `/status.json` | everything as JSON; names are those of [`Metrics`](crate::Metrics) and of this table's neighbours |
 //! | `/` | a page for people, which asks for `/status.json` every second |
 //!
-//! It has threads of its own, so that it answers while every worker of the server is held.
+//! It has threads of its own, so that it answers while every worker of the server is held. [`serve_agent`]
+//! tells HAProxy, in its own way, what `/readyz` says, and how much the server can take.
 
+mod agent;
 mod families;
 mod figures;
+mod page;
 mod process;
 mod prometheus;
 mod readiness;
 mod routes;
 mod status;
 mod watched;
+mod weight;
 
 use std::{net::TcpListener, time::Duration};
 
 pub use self::watched::Watched;
+use self::{agent::Agent, figures::Source};
 use crate::{
     error::Result,
     http::{self, Request},
-    server::{Handle, Server},
+    server::{Builder, Handle, Server},
 };
 
 /// Enough that one slow answer does not keep the others waiting.
@@ -53,6 +58,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than scrapes are apart, else each would connect anew.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Who has asked for the agent's line has it, and need not say so.
+const AGENT_TIMEOUT: Duration = Duration::from_millis(100);
 /// It ends last, and nobody is to wait for it.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -63,19 +70,37 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
-    let server = Server::builder()
+    let server = small(listener).workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
+    let figures = Source::new(watched);
+    quietly(|| http::serve(server, move |request: &Request<'_>| routes::answer(&figures, request)))
+}
+
+/// Tells HAProxy on this listener how a server or a balancer fares, as its `agent-check` asks, until the
+/// handle is dropped: `up` and a weight, which is less than 100 % when clients have to wait or are refused;
+/// `drain` when the server is going to shut down; `down` and why, when no upstream is up or a thread has
+/// died without which it is of no use. For the first minute it also says `ready`, which takes back the
+/// `drain` of a server that was here before.
+///
+/// # Errors
+///
+/// The listener cannot be used, or the system denies a thread or a descriptor.
+pub fn serve_agent(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
+    let server = small(listener).workers(1).first_byte_timeout(AGENT_TIMEOUT);
+    quietly(|| server.serve(Agent::new(Source::new(watched))))
+}
+
+/// A server for a few, who are answered at once.
+fn small(listener: TcpListener) -> Builder {
+    Server::builder()
         .from_listener(listener)
-        .workers(WORKERS)
         .max_connections(MAX_CONNECTIONS)
         .patience(PATIENCE)
-        .first_byte_timeout(IO_TIMEOUT)
         .io_timeout(IO_TIMEOUT)
         .idle_timeout(IDLE_TIMEOUT)
-        .drain_timeout(DRAIN_TIMEOUT);
-    let figures = figures::Source::new(watched);
-    // What it logs as it starts would be taken for the settings of the server that is shown.
-    let quiet = tracing::subscriber::NoSubscriber::default();
-    tracing::subscriber::with_default(quiet, || {
-        http::serve(server, move |request: &Request<'_>| routes::answer(&figures, request))
-    })
+        .drain_timeout(DRAIN_TIMEOUT)
+}
+
+/// What a server logs as it starts would be taken for the settings of the one that is shown.
+fn quietly(start: impl FnOnce() -> Result<Handle>) -> Result<Handle> {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), start)
 }

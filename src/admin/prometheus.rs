@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 
 use super::{families, figures::Figures};
-use crate::http::{HeaderMap, HeaderValue, header};
+use crate::{
+    http::{HeaderMap, HeaderValue, header},
+    metrics::Distribution,
+};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +97,16 @@ impl Families<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         lines.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+    }
+
+    /// How times are distributed, in seconds.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, times: &Distribution) -> fmt::Result {
+        let mut buckets: Vec<_> =
+            times.buckets().map(|(bound, count)| (bound.as_secs_f64(), count)).collect();
+        let within: u64 = buckets.iter().map(|(_, count)| count).sum();
+        buckets.push((f64::INFINITY, times.count() - within));
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(times.sum().as_secs_f64(), times.count(), &buckets, None)
     }
 
     /// A single number that only grows.

@@ -1,10 +1,8 @@
 //! Which path is answered how. It does not know what the figures mean.
 
-use super::{figures::Source, prometheus, status};
+use super::{figures::Source, page::page, prometheus, status};
 use crate::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
-const PAGE: &str = include_str!("page.html");
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -23,7 +21,7 @@ pub(super) fn answer(source: &Source, request: &Request<'_>) -> Response {
         ("/status.json", _) => {
             Response::new(status::json(&source.figures())).header(header::CONTENT_TYPE, JSON)
         }
-        ("/", _) => Response::new(PAGE).header(header::CONTENT_TYPE, HTML),
+        ("/", _) => page(),
         _ => say(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz, /readyz and /status.json"),
     };
     answer.header(header::CACHE_CONTROL, NO_STORE).header(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)

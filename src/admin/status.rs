@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::figures::Figures;
 use crate::{
     balance::{Snapshot, UpstreamStatus},
-    server::{Config, OnFull},
+    metrics::Distribution,
+    server::{Advice, Config, OnFull, RunningCall, WorkersReport},
 };
 
 /// The document.
@@ -19,6 +20,9 @@ use crate::{
 /// | `state`, `reason` | `ready`, `no_upstream`, `leaving`, `draining` or `failed`, and why in words |
 /// | `settings` | the settings in force, as the methods of [`Builder`](crate::Builder), times in seconds |
 /// | `metrics` | the counters that USR1 prints, under the same names |
+/// | `wait`, `service` | how long clients waited for a worker, and how long requests were with one: how many, for how long together, and buckets: a bound, and how many were within it and beyond the next lower one (ten for each power of ten, without those in which there are none) |
+/// | `workers` | what they spent their time on, and the calls that have run longest, as in [`WorkersReport`] |
+/// | `advice` | how many workers this load wants, and why in words; null where there is none |
 /// | `line` | of a balancer: who waits for a place at an upstream, and who was refused one |
 /// | `upstreams` | of a balancer: each upstream, as in [`UpstreamStatus`], times in seconds |
 /// | `process` | CPU, memory, files and threads of the process |
@@ -30,6 +34,10 @@ pub(super) fn json(figures: &Figures) -> String {
         "reason": figures.readiness.reason(),
         "settings": settings(&figures.config),
         "metrics": figures.metrics.rows().map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<_, _>>(),
+        "wait": distribution(&figures.metrics.wait),
+        "service": distribution(&figures.metrics.service),
+        "workers": workers(&figures.workers),
+        "advice": figures.advice.as_ref().map(advice),
         "process": figures.process.as_ref().map(|process| json!({
             "cpu_seconds": seconds(process.cpu),
             "resident_bytes": process.resident_bytes,
@@ -67,9 +75,52 @@ fn settings(config: &Config) -> Value {
     })
 }
 
+/// Each bound within which there are some, and how many were at most so long and longer than the one before.
+fn distribution(times: &Distribution) -> Value {
+    let filled = times.fine_buckets().filter(|(_, count)| *count > 0);
+    let buckets = filled.map(|(bound, count)| json!([seconds(bound), count]));
+    json!({
+        "count": times.count(),
+        "sum_seconds": seconds(times.sum()),
+        "buckets": buckets.collect::<Vec<_>>(),
+    })
+}
+
+fn workers(workers: &WorkersReport) -> Value {
+    let call = |call: &RunningCall| {
+        json!({
+            "worker": call.worker,
+            "running_seconds": seconds(call.running_for),
+            "state": call.state.to_string(),
+            "client": call.client.map(|client| client.to_string()),
+            "doing": call.doing,
+        })
+    };
+    json!({
+        "count": workers.count,
+        "handling_seconds": seconds(workers.handling),
+        "reading_seconds": seconds(workers.reading),
+        "writing_seconds": seconds(workers.writing),
+        "idle_seconds": seconds(workers.idle),
+        "cpu_seconds": workers.cpu.map(seconds),
+        "longest": workers.longest.iter().map(call).collect::<Vec<_>>(),
+    })
+}
+
+fn advice(advice: &Advice) -> Value {
+    json!({
+        "workers": advice.workers,
+        "wanted": advice.wanted,
+        "far_off": advice.is_far_off(),
+        "text": advice.to_string(),
+    })
+}
+
 fn line(snapshot: &Snapshot) -> Value {
     json!({
         "waiting": snapshot.waiting,
+        "wait": distribution(&snapshot.wait),
+        "service": distribution(&snapshot.service),
         "refused_no_upstream": snapshot.refused_no_upstream,
         "refused_line_full": snapshot.refused_line_full,
         "shed": snapshot.line_shed,

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::metrics::Distribution;
+
 /// How the upstreams fare at one moment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -10,6 +12,11 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamStatus>,
     /// Connections that wait for a place at an upstream now.
     pub waiting: usize,
+    /// How long connections, or over HTTP requests, waited for a place at an upstream, from when they had
+    /// come; those that were shed are among them.
+    pub wait: Distribution,
+    /// Over HTTP: how long requests that were answered had a place at an upstream.
+    pub service: Distribution,
     /// Connections refused because there was no upstream for them.
     pub refused_no_upstream: u64,
     /// Connections refused because they would have waited too long for a place at an upstream.

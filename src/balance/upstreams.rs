@@ -21,6 +21,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    metrics::Times,
     net::ready::Waker,
     overload::{Gate, Kind, Take, Terms, Wait},
     sys::{setting::LiveTime, wait::Bell},
@@ -39,6 +40,9 @@ pub(super) struct Upstreams {
     gate: Gate,
     /// Rings when an upstream has come or has gone down, and is to be checked soon.
     pub(super) to_check: Bell,
+    /// How long those waited who came for the first time, and how long requests had a place.
+    waits: Times,
+    services: Times,
     shared: Mutex<Shared>,
 }
 
@@ -211,6 +215,7 @@ impl Lease {
         let mut shared = self.upstreams.shared.lock();
         match self.says {
             Says::Answered(took) => {
+                self.upstreams.services.record(0, now - self.since, 1);
                 if let Some(took) = took {
                     gate.answered(took);
                 }
@@ -249,6 +254,8 @@ impl Upstreams {
             patience: LiveTime::new(patience),
             gate: Gate::new(terms, Instant::now()),
             to_check: Bell::new()?,
+            waits: Times::new(1),
+            services: Times::new(1),
             shared: Mutex::new(shared),
         }))
     }
@@ -288,6 +295,7 @@ impl Upstreams {
         if !(is_late && tried.is_any())
             && let Some(lease) = self.lease(&mut shared, tried, now)
         {
+            self.waited(came, tried, now);
             return Place::At(lease);
         }
         let waiting = shared.line.len();
@@ -343,6 +351,7 @@ impl Upstreams {
                 if shared.places.may_come(now) {
                     shared.refusals.shed += 1;
                     self.gate.refused(now);
+                    self.waited(waiter.came, &waiter.tried, now);
                 } else {
                     // All are down, which is no overload.
                     shared.refusals.no_upstream += 1;
@@ -361,6 +370,13 @@ impl Upstreams {
     pub(super) fn waits_until(&self, waiter: &Waiter) -> Instant {
         let late = waiter.came + self.gate.too_late();
         waiter.tried.next_forgotten(Instant::now()).map_or(late, |forgotten| forgotten.min(late))
+    }
+
+    /// Takes note of a wait. One that was elsewhere before is not counted twice.
+    fn waited(&self, came: Instant, tried: &Tried, now: Instant) {
+        if !tried.is_any() {
+            self.waits.record(0, now.saturating_duration_since(came), 1);
+        }
     }
 
     fn lease(self: &Arc<Self>, shared: &mut Shared, tried: &Tried, now: Instant) -> Option<Lease> {
@@ -399,8 +415,10 @@ impl Upstreams {
             let wait = now.saturating_duration_since(waiter.came);
             if self.gate.take(Kind::Newcomer, Wait::Known(wait), now, shared.line.len()) == Take::Shed {
                 shared.refusals.shed += 1;
+                self.waited(waiter.came, &waiter.tried, now);
                 waiter.give(Turn::Shed);
             } else if let Some(lease) = self.lease(&mut shared, &waiter.tried, now) {
+                self.waited(waiter.came, &waiter.tried, now);
                 waiter.give(Turn::Place(lease));
             }
             woken.push(waiter);
@@ -502,6 +520,8 @@ impl Upstreams {
                 .map(|member| member.record.status(&member.upstream, member.is_used()))
                 .collect(),
             waiting: shared.line.len(),
+            wait: self.waits.distribution(),
+            service: self.services.distribution(),
             refused_no_upstream: shared.refusals.no_upstream,
             refused_line_full: shared.refusals.line_full,
             line_shed: shared.refusals.shed,

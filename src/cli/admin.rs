@@ -18,18 +18,26 @@ pub(super) struct AdminArgs {
     /// [default: nowhere]
     #[arg(long, value_name = "ADDR", value_parser = values::loopback_address)]
     admin: Option<String>,
+    /// Answer HAProxy's agent-check here: up and a weight, which falls as clients wait, drain, or down; a port
+    /// alone is one of 127.0.0.1 [default: nowhere]
+    #[arg(long, value_name = "ADDR", value_parser = values::loopback_address)]
+    agent: Option<String>,
 }
 
 /// Listeners for what the flags ask for.
 pub(super) struct Bound {
     admin: Option<(Origin, TcpListener)>,
+    agent: Option<(Origin, TcpListener)>,
 }
 
 impl AdminArgs {
     /// Listens, before the service does: who cannot be asked how it fares is not to begin. A program whose
     /// place this one takes has passed on the listeners that it has.
     pub(super) fn bind(&self, passed: &mut Passed) -> anyhow::Result<Bound> {
-        Ok(Bound { admin: bind("admin", self.admin.as_deref(), passed)? })
+        Ok(Bound {
+            admin: bind("admin", self.admin.as_deref(), passed)?,
+            agent: bind("agent", self.agent.as_deref(), passed)?,
+        })
     }
 }
 
@@ -60,6 +68,11 @@ impl Bound {
             // It may be that of a program whose place this one takes, and which goes on should this one fail.
             handle.share_listeners();
             output::print(format_args!("admin on http://{}/\n", handle.local_addr()));
+            answering.push((origin, handle));
+        }
+        if let Some((origin, listener)) = self.agent {
+            let handle = admin::serve_agent(listener, Arc::clone(watched))?;
+            output::print(format_args!("agent on {}\n", handle.local_addr()));
             answering.push((origin, handle));
         }
         Ok(Answering(answering))

@@ -9,6 +9,7 @@ mod config_file;
 mod dial;
 mod entry;
 mod handover;
+mod leave;
 mod listen;
 mod logging;
 mod man;

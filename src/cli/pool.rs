@@ -25,6 +25,7 @@ use super::{
     admin::AdminArgs,
     config_file::ConfigArgs,
     entry::EntryArgs,
+    leave::LeaveArgs,
     listen::ListenArgs,
     logging::{self, LogArgs},
     output,
@@ -81,6 +82,8 @@ pub(super) struct PoolArgs {
     /// From TERM to the forced end
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    leave: LeaveArgs,
     #[command(flatten)]
     admin: AdminArgs,
     #[command(flatten)]
@@ -197,7 +200,7 @@ pub(super) fn run<R: Running>(
         output::print(format_args!("listening on {addr}\n"));
     }
     let admin = Arc::new(admin.serve(&running)?);
-    let served = Arc::new(Served::new(&running, origins, &admin));
+    let served = Arc::new(Served::new(&running, origins, &admin, args.leave));
     let heard = Arc::clone(&served);
     thread::Builder::new()
         .name("signals".into())
@@ -235,7 +238,7 @@ fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicB
     let restart = Arc::new(Restart::default());
     signals.heed(|signal| match signal {
         // What is about to end has no more use for settings.
-        SIGHUP if reload.is_possible() && served.handle().is_draining() => {}
+        SIGHUP if reload.is_possible() && served.handle().is_leaving() => {}
         SIGHUP if reload.is_possible() => {
             systemd::reloading();
             reload.reload(served.running());
@@ -247,13 +250,16 @@ fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicB
             restart.begin(move || owner.estate(), move || old.hand_over());
         }
         _ => {
-            draining.store(true, SeqCst);
+            if draining.swap(true, SeqCst) {
+                // One that may come twice.
+                return;
+            }
             if restart.give_up() {
                 systemd::stopping();
             }
-            served.handle().shutdown();
             let signal = signal_name(signal).unwrap_or("unknown");
             tracing::info!(signal, "shutting down; a second signal ends it at once");
+            served.leave();
         }
     });
 }

@@ -8,6 +8,7 @@ use overfall::Handle;
 use super::{
     admin::Answering,
     handover::Origin,
+    leave::LeaveArgs,
     pool::Running,
     restart::{self, Estate},
     systemd,
@@ -18,11 +19,17 @@ pub(super) struct Served<R> {
     /// Where its listeners come from.
     origins: Vec<Origin>,
     admin: Arc<Answering>,
+    leave: LeaveArgs,
 }
 
 impl<R: Running> Served<R> {
-    pub(super) fn new(running: &Arc<R>, origins: Vec<Origin>, admin: &Arc<Answering>) -> Self {
-        Self { running: Arc::clone(running), origins, admin: Arc::clone(admin) }
+    pub(super) fn new(
+        running: &Arc<R>,
+        origins: Vec<Origin>,
+        admin: &Arc<Answering>,
+        leave: LeaveArgs,
+    ) -> Self {
+        Self { running: Arc::clone(running), origins, admin: Arc::clone(admin), leave }
     }
 
     pub(super) fn running(&self) -> &R {
@@ -55,6 +62,11 @@ impl<R: Running> Served<R> {
             self.handle().own_listeners();
         }
         self.admin.own_listeners();
+    }
+
+    /// Begins to end it.
+    pub(super) fn leave(&self) {
+        self.leave.leave(&self.running);
     }
 
     /// What a program is to have that takes this one's place.

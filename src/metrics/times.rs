@@ -8,23 +8,30 @@ use std::{
 
 use crate::sys::clock::us;
 
-/// What a [`Distribution`] tells apart: times of at most so long.
-const BOUNDS: [Duration; 14] = [
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_millis(1),
-    Duration::from_micros(2500),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(10),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-];
+/// What a [`Distribution`] tells apart: times of at most so long, from 10 µs to 50 s, in ten steps for each
+/// power of ten (the series R10 of ISO 3, in which the usual 1, 2.5 and 5 are).
+const BOUNDS: [Duration; 68] = bounds();
+
+const fn bounds() -> [Duration; 68] {
+    const SERIES: [u64; PER_DECADE] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
+    let mut bounds = [Duration::ZERO; 68];
+    let (mut index, mut hundredth_ns) = (0, 100);
+    while index < bounds.len() {
+        bounds[index] = Duration::from_nanos(hundredth_ns * SERIES[index % PER_DECADE]);
+        index += 1;
+        if index % PER_DECADE == 0 {
+            hundredth_ns *= 10;
+        }
+    }
+    bounds
+}
+
+const PER_DECADE: usize = 10;
+
+/// Whether a bound is 1, 2.5 or 5 times a power of ten, of 100 µs or more: what is usually told apart.
+fn is_usual(index: usize) -> bool {
+    index >= PER_DECADE && matches!(index % PER_DECADE, 0 | 4 | 7)
+}
 
 /// Times of so many microseconds are told apart by each; beyond it, each doubling has half as many steps
 /// of the same length, so that none is longer than a 64th of the times in it. A number in the middle of a
@@ -67,7 +74,7 @@ struct Shard {
 
 impl Times {
     /// Measured by so many threads, which are numbered.
-    pub(super) fn new(threads: usize) -> Self {
+    pub(crate) fn new(threads: usize) -> Self {
         let shard =
             || Shard { cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(), sum_ns: AtomicU64::new(0) };
         Self((0..threads.clamp(1, MOST_SHARDS)).map(|_| shard()).collect())
@@ -85,6 +92,11 @@ impl Times {
     pub(super) fn read(&self) -> Measured {
         let cell = |cell: usize| self.0.iter().map(|shard| shard.cells[cell].load(Relaxed)).sum();
         Measured { cells: (0..CELLS).map(cell).collect(), sum: self.sum() }
+    }
+
+    /// How they are distributed so far.
+    pub(crate) fn distribution(&self) -> Distribution {
+        self.read().distribution()
     }
 
     /// How many there were, and how long they took together.
@@ -150,10 +162,20 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// Each bound, in ascending order, with how many times were at most so long and longer than the bound
-    /// before. Those beyond the last bound, of a minute, are in [`count`](Self::count) alone.
-    pub fn buckets(&self) -> impl ExactSizeIterator<Item = (Duration, u64)> + '_ {
-        BOUNDS.iter().copied().zip(self.counts.iter().copied().take(BOUNDS.len()))
+    /// The bounds that are usually told apart, 1, 2.5 and 5 times each power of ten from 100 µs to 50 s, in
+    /// ascending order, with how many times were at most so long and longer than the bound before. Those
+    /// beyond the last bound are in [`count`](Self::count) alone.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        let mut within = 0;
+        self.fine_buckets().enumerate().filter_map(move |(index, (bound, count))| {
+            within += count;
+            is_usual(index).then(|| (bound, std::mem::take(&mut within)))
+        })
+    }
+
+    /// Ten bounds for each power of ten from 10 µs to 50 s, as [`buckets`](Self::buckets).
+    pub(crate) fn fine_buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        BOUNDS.iter().copied().zip(self.counts.iter().copied())
     }
 
     /// How many there are.
@@ -189,27 +211,40 @@ mod tests {
 
     #[test]
     fn each_time_counts_within_its_bound() {
-        // A time, and which bound it is within.
+        // A time, and the usual bound that it is within.
         let table = [
-            (Duration::ZERO, 0),
-            (100 * US, 0),
-            (101 * US, 1),
-            (250 * US, 1),
-            (260 * US, 2),
-            (MS, 2),
-            (500 * MS, 8),
-            (510 * MS, 9),
-            (60_000 * MS, 13),
-            (61_000 * MS, 14),
-            (Duration::MAX, 14),
+            (Duration::ZERO, Some(100 * US)),
+            (9 * US, Some(100 * US)),
+            (100 * US, Some(100 * US)),
+            (101 * US, Some(250 * US)),
+            (250 * US, Some(250 * US)),
+            (260 * US, Some(500 * US)),
+            (MS, Some(MS)),
+            (500 * MS, Some(500 * MS)),
+            (510 * MS, Some(1000 * MS)),
+            (50_000 * MS, Some(50_000 * MS)),
+            (51_000 * MS, None),
+            (Duration::MAX, None),
         ];
         for (time, within) in table {
             let times = Times::new(1);
             times.record(0, time, 1);
             let distribution = times.read().distribution();
-            let at = distribution.counts.iter().position(|&count| count == 1);
-            assert_eq!((at, distribution.count()), (Some(within), 1), "{time:?}");
+            let at = distribution.buckets().find(|(_, count)| *count == 1);
+            assert_eq!((at.map(|(bound, _)| bound), distribution.count()), (within, 1), "{time:?}");
+            let finely = distribution.fine_buckets().find(|(_, count)| *count == 1);
+            assert!(finely.is_none_or(|(bound, _)| time <= bound), "{time:?}");
         }
+    }
+
+    #[test]
+    fn the_usual_bounds_are_among_the_fine_ones() {
+        let nothing = Times::new(1).distribution();
+        let usual: Vec<_> = nothing.buckets().map(|(bound, _)| bound).collect();
+        let series = |decade: u32| [100, 250, 500].map(|step| 10_u32.pow(decade) * step * US);
+        assert_eq!(usual, (0..6).flat_map(series).collect::<Vec<_>>());
+        assert_eq!(nothing.fine_buckets().next().map(|(bound, _)| bound), Some(10 * US));
+        assert_eq!(nothing.fine_buckets().last().map(|(bound, _)| bound), usual.last().copied());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What operators and their machines are told of a running server.
 
 use std::{
-    io::Write,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -231,7 +231,7 @@ fn the_command_answers_until_it_ends() {
     await_that("it drains", || get(admin, "/readyz").status == 503);
     drop(client);
     assert_eq!(served.wait().0, Some(0));
-    assert!(std::net::TcpStream::connect(admin).is_err());
+    assert!(TcpStream::connect(admin).is_err());
 }
 
 #[test]
@@ -245,4 +245,226 @@ fn a_port_in_use_and_a_wrong_address_are_one_sentence() {
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(output.stdout.is_empty());
     assert_wrong_usage(&["serve", "-q"], &[(&["--admin", "nowhere"], "'nowhere' for '--admin <ADDR>'")]);
+}
+
+#[test]
+fn who_has_the_workers_is_told_and_how_long_clients_wait() {
+    let (entered, blocked) = std::sync::mpsc::channel();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (entered, gate) = (parking_lot::Mutex::new(entered), parking_lot::Mutex::new(gate));
+    let server = Arc::new(web(move |request| {
+        if request.uri().path() == "/slow" {
+            entered.lock().send(()).expect("the test listens");
+            // A test that is over opens every gate.
+            let _ = gate.lock().recv();
+        }
+        Response::text("")
+    }));
+    let admin = show(Arc::clone(&server));
+    let at = admin.local_addr();
+    let mut client = connect(server.local_addr());
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    blocked.recv_timeout(PATIENCE).unwrap();
+    let workers = &status(at)["workers"];
+    assert_eq!(workers["count"], 2);
+    let call = &workers["longest"][0];
+    assert_eq!((&call["state"], &call["doing"]), (&"handling".into(), &"GET /slow".into()), "{workers}");
+    assert_eq!(call["client"], client.local_addr().unwrap().to_string());
+    open.send(()).unwrap();
+    await_that("it is answered", || metric(at, "overfall_service_seconds_count") == 1.0);
+    assert_eq!(metric(at, r#"overfall_service_seconds_bucket{le="+Inf"}"#), 1.0);
+    assert!(metric(at, "overfall_service_seconds_sum") > 0.0);
+    assert!(metric(at, "overfall_wait_seconds_count") >= 1.0);
+    assert!(metric(at, r#"overfall_worker_seconds_total{activity="handling"}"#) > 0.0);
+    assert!(status(at)["service"]["count"] == 1);
+}
+
+#[test]
+fn in_front_of_upstreams_it_is_for_a_place_there_that_clients_wait() {
+    let server = web(|_| Response::text("here"));
+    let balancer = balancer(&[server.local_addr()], Some(HttpConfig::default()));
+    let admin = show(Arc::clone(&balancer));
+    let at = admin.local_addr();
+    for _ in 0..3 {
+        assert_eq!(get(balancer.handle().local_addr(), "/").status, 200);
+    }
+    assert_eq!(metric(at, "overfall_line_wait_seconds_count"), 3.0);
+    await_that("they are answered", || metric(at, "overfall_upstream_service_seconds_count") == 3.0);
+    let status = status(at);
+    assert_eq!(
+        (&status["line"]["wait"]["count"], &status["line"]["service"]["count"]),
+        (&3.into(), &3.into())
+    );
+}
+
+#[test]
+fn term_says_no_to_newcomers_and_serves_them_for_the_delay() {
+    let args = ["serve", "--app", "http", "--shutdown-delay", "1h"];
+    let (mut served, admin) = start_with("--admin", "admin on http://", &args);
+    assert_eq!(get(admin, "/readyz").status, 200);
+    served.signal(Signal::TERM);
+    await_that("it says no", || get(admin, "/readyz").status == 503);
+    assert_eq!(get(admin, "/readyz").body, "it is going to shut down\n");
+    // Newcomers are served as ever, and kept.
+    let mut client = connect(served.addr);
+    for _ in 0..2 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        while !reply.ends_with("Hello, client!") {
+            let line = hear_some(&client);
+            assert!(!line.is_empty() && !line.to_lowercase().contains("connection: close"), "{reply}{line}");
+            reply.push_str(&line);
+        }
+    }
+    // Other signals are heard meanwhile, and a second one ends it at once.
+    assert_eq!(served.counter("answered"), 2);
+    served.signal(Signal::TERM);
+    assert_eq!(served.wait().0, Some(128 + 15));
+}
+
+/// What has come of a reply.
+fn hear_some(mut client: &TcpStream) -> String {
+    let mut piece = [0; 1024];
+    let length = client.read(&mut piece).expect("a reply");
+    String::from_utf8_lossy(&piece[..length]).into_owned()
+}
+
+#[test]
+fn after_the_delay_it_drains() {
+    let args = ["serve", "--shutdown-delay", "100ms"];
+    let mut served = start_command(&args);
+    served.signal(Signal::TERM);
+    assert_eq!(served.wait().0, Some(0));
+    assert!(TcpStream::connect(served.addr).is_err());
+}
+
+/// What the agent says to who sends this.
+fn ask_agent(agent: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(agent);
+    stream.write_all(bytes).expect("it reads");
+    String::from_utf8(rest(&stream).expect("a line")).expect("text")
+}
+
+#[test]
+fn the_agent_tells_how_much_it_can_take() {
+    let (server, gate) = serve_lines(builder().workers(1).patience(BRIEF));
+    let server = Arc::new(server);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let agent = admin::serve_agent(listener, Arc::clone(&server)).unwrap();
+    let at = agent.local_addr();
+    for sent in [&b""[..], b"backend\n"] {
+        assert_eq!(ask_agent(at, sent), "up ready 100%\n");
+    }
+    // Its worker is held, so that nobody is served.
+    let client = connect(server.local_addr());
+    tell(&client, "block");
+    gate.await_blocked(1);
+    let refused = all_at_once(4, {
+        let addr = server.local_addr();
+        move |_| refused_with(addr)
+    });
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    assert_eq!(ask_agent(at, b""), "up ready 1%\n");
+    gate.open(1);
+    assert_eq!(hear(&client), "unblocked");
+    await_that("it can take all again", || ask_agent(at, b"") == "up ready 100%\n");
+    server.announce_shutdown();
+    assert_eq!(ask_agent(at, b""), "drain\n");
+    server.shutdown();
+    assert_eq!(ask_agent(at, b""), "drain\n");
+}
+
+/// HAProxy in front of a server, asked over its socket; killed when dropped.
+struct HaProxy {
+    child: std::process::Child,
+    socket: std::path::PathBuf,
+}
+
+impl HaProxy {
+    /// None where it is not installed.
+    fn start(server: SocketAddr, agent: SocketAddr) -> Option<Self> {
+        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (config, socket) = (folder.join("agent.cfg"), folder.join("agent.sock"));
+        let text = format!(
+            "global\n stats socket {}\ndefaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout \
+             server 5s\nlisten app\n bind abns@overfall-{}\n server s {server} check inter 100ms agent-check \
+             agent-addr {} agent-port {} agent-inter 100ms weight 100\n",
+            socket.display(),
+            std::process::id(),
+            agent.ip(),
+            agent.port(),
+        );
+        std::fs::write(&config, text).expect("a file");
+        let mut command = Command::new("haproxy");
+        command.args(["-db", "-f"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else {
+            eprintln!("skipped: haproxy is not installed; it is a package of Debian");
+            return None;
+        };
+        let haproxy = Self { child, socket };
+        await_that("it runs", || haproxy.column("status").is_some());
+        Some(haproxy)
+    }
+
+    /// What `show stat` has of the server in this column.
+    fn column(&self, name: &str) -> Option<String> {
+        let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).ok()?;
+        stream.write_all(b"show stat\n").ok()?;
+        let table = std::io::read_to_string(stream).ok()?;
+        let index = table.lines().next()?.split(',').position(|column| column == name)?;
+        table
+            .lines()
+            .find_map(|line| line.strip_prefix("app,s,"))?
+            .split(',')
+            .nth(index - 2)
+            .map(str::to_owned)
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn haproxy_drains_a_server_that_is_going_to_shut_down_and_takes_the_next_one() {
+    let args = ["serve", "--app", "http", "--shutdown-delay", "1h"];
+    let (served, agent) = start_with("--agent", "agent on ", &args);
+    let Some(haproxy) = HaProxy::start(served.addr, agent) else { return };
+    let is = |name: &str, wanted: &str| haproxy.column(name).is_some_and(|found| found == wanted);
+    let begins = |name: &str, with: &str| haproxy.column(name).is_some_and(|found| found.starts_with(with));
+    await_that("it is asked", || is("agent_status", "L7OK"));
+    await_that("it is up", || is("status", "UP") && is("weight", "100"));
+    served.signal(Signal::TERM);
+    await_that("it is drained", || begins("status", "DRAIN"));
+    served.signal(Signal::KILL);
+    await_that("it is down", || begins("status", "DOWN"));
+    // Only who says that it is ready again gets anything.
+    let (addr, agent) = (served.addr.to_string(), agent.to_string());
+    let _next = start_command(&["serve", "--app", "http", "--listen", &addr, "--agent", &agent]);
+    await_that("it is up again", || is("status", "UP") && is("weight", "100"));
+}
+
+#[test]
+fn a_browser_may_do_with_the_page_what_is_in_it_and_nothing_else() {
+    let server = web(|_| Response::text(""));
+    let admin = show(server);
+    let page = get(admin.local_addr(), "/");
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    assert!(page.head.contains("content-type: text/html; charset=utf-8"), "{}", page.head);
+    let mut command = Command::new("chromium");
+    let profile = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("chromium");
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("http://{}/", admin.local_addr()));
+    let Ok(output) = command.output() else {
+        return eprintln!("skipped: chromium is not installed; it is a package of Debian");
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(r#"<span id="state" class="state good">ready</span>"#), "{text}");
+    assert!(text.contains("Answers per second") && text.contains("idle 100 %"), "{text}");
 }
