@@ -175,9 +175,11 @@ pub(super) fn run<R: Running>(
     // While there is no other thread.
     let mut passed = sockets::take()?;
     if args.config.check_config {
-        let (builder, _) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
         // Whatever else can be found wrong before it listens belongs here.
-        return reload::check(builder.check().map_err(Into::into));
+        return reload::check(|| {
+            let (builder, _) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
+            Ok(builder.check()?)
+        });
     }
     passed.open_files.into_iter().for_each(limits::found);
     output::start().context("cannot start the threads that write")?;

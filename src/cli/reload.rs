@@ -1,7 +1,7 @@
 //! HUP: the command line is parsed again, with its file, and what has changed is taken on by what runs. It
 //! knows neither flags nor what runs.
 
-use std::{env, ffi::OsString};
+use std::{env, ffi::OsString, process::ExitCode};
 
 use anyhow::anyhow;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -28,9 +28,24 @@ pub(super) struct Reload<R> {
 /// Flags whose files are read or opened again, also without other settings.
 const FILES: [&str; 2] = ["tls-cert", "tls-key"];
 
-/// Settings whose flags have other names.
-const OTHER_NAMES: [(&str, &str); 4] =
-    [("bind", "listen"), ("http", "protocol"), ("tls", "tls-cert"), ("tls", "tls-key")];
+/// Settings whose flags have other names, or several.
+const OTHER_NAMES: [(&str, &[&str]); 3] = [
+    ("bind", &["listen"]),
+    ("tls", &["tls-cert", "tls-key"]),
+    // What is said of requests means nothing where the protocol stays another.
+    (
+        "http",
+        &[
+            "protocol",
+            "limit",
+            "upstream-timeout",
+            "buffer-body",
+            "keep-underscores",
+            "check-path",
+            "access-log",
+        ],
+    ),
+];
 
 impl<R> Reload<R> {
     /// `apply` puts new arguments into force, all of them or none where one is wrong, and gives the names of
@@ -83,7 +98,7 @@ impl<R> Reload<R> {
 /// The flags of these settings, without their dashes.
 fn flags(settings: &[&str]) -> Vec<String> {
     let others = OTHER_NAMES.iter().filter(|(setting, _)| settings.contains(setting));
-    let others = others.map(|&(_, flag)| flag.to_owned());
+    let others = others.flat_map(|(_, flags)| *flags).map(|&flag| flag.to_owned());
     settings.iter().map(|setting| setting.replace('_', "-")).chain(others).collect()
 }
 
@@ -128,15 +143,15 @@ fn word(value: &str) -> String {
     if is_plain { value.to_owned() } else { format!("{value:?}") }
 }
 
-/// Says that what would be started is right, where that is so.
-pub(super) fn check(checked: anyhow::Result<()>) -> anyhow::Result<std::process::ExitCode> {
-    checked.map_err(|error| match usage::mistake(&error, None) {
+/// Says that what would be started is right, where that is so; else it is what was asked for that is wrong.
+pub(super) fn check(check: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    check().map_err(|error| match usage::mistake(&error, None) {
         // It is said as it would be at the start.
         Some(_) => error,
         None => usage::Wrong(format!("{error:#}")).into(),
     })?;
     output::print("configuration is right\n");
-    Ok(std::process::ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
