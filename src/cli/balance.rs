@@ -19,8 +19,8 @@ use super::{
 /// Spread connections, or HTTP requests, over upstreams, with a limit to what each gets and a bounded line.
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the upstreams and the
-/// counters; HUP reads the file of --config again, and drains without one; USR2 starts the program anew, as
-/// it is on the disk then, and hands over to it without a gap.
+/// counters; HUP reads --config and certificates and opens the access log again, and drains where there is
+/// none of them; USR2 starts the program anew, as it is on the disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {

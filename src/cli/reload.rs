@@ -26,7 +26,7 @@ pub(super) struct Reload<R> {
 }
 
 /// Flags whose files are read or opened again, also without other settings.
-const FILES: [&str; 2] = ["tls-cert", "tls-key"];
+const FILES: [&str; 2] = ["access-log", "tls-cert"];
 
 /// Settings whose flags have other names, or several.
 const OTHER_NAMES: [(&str, &[&str]); 3] = [

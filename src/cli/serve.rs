@@ -18,9 +18,9 @@ use super::{
 
 /// Serve TCP clients with a fixed pool of workers behind a bounded queue.
 ///
-/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; HUP reads the file
-/// of --config again, and drains without one; USR2 starts the program anew, as it is on the disk then, and
-/// hands over to it without a gap.
+/// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; HUP reads --config
+/// and certificates again, and drains where there is neither; USR2 starts the program anew, as it is on the
+/// disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use overfall::{Server, http};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::*;
@@ -210,6 +211,48 @@ fn hup_drains_where_there_is_nothing_to_read_again() {
 }
 
 #[test]
+fn what_cannot_change_of_a_balancer_is_said() {
+    let upstream = serve_lines(builder()).0;
+    let start = format!("listen = ['127.0.0.1:0']\nupstreams = ['{}']\n", upstream.local_addr());
+    let file = ConfigFile::new(&start);
+    let mut served = Logged::start(&["balance", "--config", file.path()]);
+    let kept = connect(served.addr);
+    assert_eq!(ask(&kept, "say here"), "here");
+    file.write(&format!("{start}protocol = 'http'\nlimit = 4\nrise = 3\nfall = 0"));
+    served.hup();
+    assert!(served.logs("nothing is changed").contains("line 6: fall is 0; it may be"));
+    file.write(&format!("{start}protocol = 'http'\nlimit = 4\nrise = 3"));
+    let line = served.reload();
+    assert!(line.contains("changed=\"rise from 2 to 3\""), "{line}");
+    let line = served.logs("cannot change while running");
+    assert!(line.contains("settings=\"limit from the default to 4, protocol from tcp to http\""), "{line}");
+    assert_eq!(ask(&kept, "state"), "2");
+}
+
+#[test]
+fn hup_opens_the_access_log_again_also_without_a_file_of_settings() {
+    let (log, moved) = (ConfigFile::new(""), ConfigFile::new(""));
+    let server = Server::builder().bind("127.0.0.1:0").patience(PATIENCE);
+    let upstream = http::serve(server, |_| http::Response::text("here")).expect("it serves");
+    let addr = upstream.local_addr().to_string();
+    let args =
+        ["balance", "--listen", "127.0.0.1:0", "--protocol", "http", "--access-log", log.path(), &addr];
+    let mut served = Logged::start(&args);
+    let ask = |addr, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        exchange(addr, request.as_bytes()).expect("a reply");
+    };
+    let has = |file: &ConfigFile, path| fs::read_to_string(&file.0).is_ok_and(|text| text.contains(path));
+    ask(served.addr, "/first");
+    await_that("it is written", || has(&log, "/first"));
+    fs::rename(&log.0, &moved.0).expect("it is there");
+    served.reload();
+    ask(served.addr, "/second");
+    await_that("it is written to the new one", || has(&log, "/second"));
+    assert!(has(&moved, "/first") && !has(&moved, "/second"));
+}
+
+#[test]
 fn what_the_refused_are_sent_can_change() {
     let file = ConfigFile::new("listen = ['127.0.0.1:0']\napp = 'http'\n");
     let args = ["serve", "--max-connections", "1", "--first-byte-timeout", "1h", "--config", file.path()];
@@ -232,15 +275,34 @@ struct Toll {
 
 #[test]
 fn fifty_reloads_cost_no_client_anything() {
-    let text = |round: usize| {
-        let (patience, idle) = (10 + round % 2, 30 + round % 3);
-        let most = 400 + round;
-        format!(
-            "listen = ['127.0.0.1:0']\napp = 'http'\npatience = '{patience}s'\nidle-timeout = '{idle}s'\nmax-connections = {most}"
-        )
-    };
+    reload_fifty_times("serve", |round| {
+        let (patience, idle, most) = (10 + round % 2, 30 + round % 3, 400 + round);
+        format!("app = 'http'\npatience = '{patience}s'\nidle-timeout = '{idle}s'\nmax-connections = {most}")
+    });
+}
+
+#[test]
+fn fifty_changes_of_the_upstreams_cost_no_client_anything() {
+    let upstreams = [0; 3].map(|_| {
+        let server = Server::builder().bind("127.0.0.1:0").patience(PATIENCE);
+        http::serve(server, |_| http::Response::text("Hello, client!")).expect("it serves")
+    });
+    let addrs = upstreams.each_ref().map(|upstream| upstream.local_addr());
+    reload_fifty_times("balance", |round| {
+        let (first, second) = (addrs[round % 3], addrs[(round + 1 + round / 3 % 2) % 3]);
+        let (weight, patience) = (1 + round % 5, 10 + round % 2);
+        format!("protocol = 'http'\nupstreams = ['{first}', '{second}={weight}']\npatience = '{patience}s'")
+    });
+    // Each had its share.
+    assert!(upstreams.iter().all(|upstream| upstream.metrics().answered > 0));
+}
+
+/// Reloads a command that serves HTTP with other settings each time, while clients ask on new and kept
+/// connections.
+fn reload_fifty_times(command: &str, settings: impl Fn(usize) -> String) {
+    let text = |round| format!("listen = ['127.0.0.1:0']\n{}", settings(round));
     let file = ConfigFile::new(&text(0));
-    let mut served = Logged::start(&["serve", "--config", file.path()]);
+    let mut served = Logged::start(&[command, "--config", file.path()]);
     let (toll, over) = (Arc::new(Toll::default()), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = [true, false, true, false]
         .map(|keeps| {
@@ -251,7 +313,7 @@ fn fifty_reloads_cost_no_client_anything() {
     for round in 1..=50 {
         let before = toll.answered.load(SeqCst);
         file.write(&text(round));
-        served.reload();
+        assert!(!served.reload().contains("nothing"));
         await_that("clients are served", || toll.answered.load(SeqCst) > before + 4);
     }
     over.store(true, SeqCst);

@@ -280,7 +280,11 @@ fn what_is_wrong_with_a_file_is_said() {
             (&["--tls-cert", &certificate], "--tls-key <FILE>"),
         ],
     );
-    let output = run(&["serve", "--tls-cert", &certificate, "--tls-key", &text(other.key())]);
+    let other = text(other.key());
+    let checked =
+        (&["--tls-cert", &certificate, "--tls-key", &other][..], "is not that of the first certificate");
+    assert_wrong_usage(&["serve", "--check-config"], &[checked]);
+    let output = run(&["serve", "--tls-cert", &certificate, "--tls-key", &other]);
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("is not that of the first certificate"), "{said}");
