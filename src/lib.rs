@@ -90,7 +90,7 @@
 //! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
 //! | balance: an upstream is told who the client is | `balance/preface.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
-//! | balance: who waits for a place, and the places | `balance/upstreams.rs` |
+//! | balance: who waits for a place, and the places | `balance/upstreams/` |
 //! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
 //! | balance: when names are resolved, and the upstreams follow them | `balance/names.rs`, `balance/resolving.rs` |
 //! | balance: the settings in force | `balance/live.rs` |

@@ -27,6 +27,7 @@ pub(crate) mod flow;
 mod http;
 mod line;
 mod live;
+mod member;
 mod names;
 mod own;
 mod places;

@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::{
     config::{AllDown, Config},
+    member::{Member, Standing},
     record::{Needed, Record},
     selection::{Candidate, Selection},
     tried::Tried,
@@ -43,30 +44,6 @@ pub(super) struct Wanted {
     pub(super) weight: u32,
 }
 
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) record: Record,
-    weight: u32,
-    /// Where it stands in the list of those that are wanted.
-    position: usize,
-    standing: Standing,
-    /// There are other addresses of its name.
-    has_siblings: bool,
-    /// When it came, if others were there.
-    came: Option<Instant>,
-}
-
-/// Whether an upstream may get anything, as far as it is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Used,
-    /// It was never reached, and others of its name were: it is used once it is.
-    Unproven,
-    /// It gets nothing more, and goes with the last place that is taken.
-    Leaving,
-}
-
 /// Who has come and who has left.
 #[derive(Debug, Default)]
 pub(super) struct Change {
@@ -76,37 +53,6 @@ pub(super) struct Change {
 
 /// Connects under way at once to one upstream: one that swallows them is to hold few.
 const CONNECTING: usize = 64;
-
-impl Member {
-    fn is(&self, wanted: &Wanted) -> bool {
-        self.upstream.addr == wanted.addr && self.upstream.name == wanted.name
-    }
-
-    pub(super) fn is_leaving(&self) -> bool {
-        self.standing == Standing::Leaving
-    }
-
-    /// It is wanted, and does not wait for being reached.
-    pub(super) fn is_used(&self) -> bool {
-        self.standing == Standing::Used
-    }
-
-    /// Whether it is to be checked before its turn: it has changed of late, or it is the first check that
-    /// says whether it can be used.
-    pub(super) fn is_urgent(&self, lately: Duration, now: Instant) -> bool {
-        let is_new = !self.record.is_looked_at() && (self.came.is_some() || self.has_siblings);
-        let has_changed = match self.is_used() {
-            true => self.record.is_down_for_less_than(lately, now),
-            false => self.came.is_some_and(|came| now < came + lately),
-        };
-        is_new || has_changed
-    }
-
-    /// It is wanted, but gets nothing while others get something.
-    fn is_out(&self) -> bool {
-        self.record.is_down() || !self.is_used()
-    }
-}
 
 impl Places {
     /// Without any upstream.
@@ -162,15 +108,7 @@ impl Places {
         let entry = self.members.vacant_entry();
         let id = Id { slot: entry.key(), number: self.next_number };
         let needed = Needed { rise: config.rise, fall: config.fall };
-        entry.insert(Member {
-            upstream: Arc::new(Upstream::new(id, wanted.name.clone(), wanted.addr)),
-            record: Record::new(needed, config.limit(now)),
-            weight: wanted.weight,
-            position,
-            standing: Standing::Used,
-            has_siblings: false,
-            came: None,
-        });
+        entry.insert(Member::new(id, position, wanted, Record::new(needed, config.limit(now))));
         self.next_number += 1;
         self.selection.comes(id.slot);
         Some(id.slot)
@@ -518,5 +456,49 @@ mod tests {
             assert!(places.checked(id(&places, 1), false, t));
             assert_eq!(take_all(&mut places, t), expected);
         }
+    }
+
+    #[test]
+    fn whatever_comes_and_goes_each_place_is_counted_until_it_is_given_back() {
+        let t = Instant::now();
+        let all = wanted(&["a:1", "a:2", "a:3", "b:4", "c:5", "d:1"]);
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut places = Places::new(&config(Some(3), AllDown::Refuse));
+        // Who holds a place, and whether its connection is still being made.
+        let mut held: Vec<(Id, bool)> = Vec::new();
+        for _ in 0..20_000 {
+            match random.u8(..10) {
+                0 => {
+                    let some: Vec<_> = all.iter().filter(|_| random.bool()).cloned().collect();
+                    let all_down = if random.bool() { AllDown::Try } else { AllDown::Refuse };
+                    places.set(&some, &config(random.bool().then_some(3), all_down), t);
+                    assert_eq!(places.wanted().count(), some.len());
+                }
+                1..=4 => held.extend(places.take(&Tried::default(), t).map(|upstream| (upstream.id, true))),
+                5 if !held.is_empty() => {
+                    let at = random.usize(..held.len());
+                    if std::mem::take(&mut held[at].1) {
+                        places.connected(held[at].0, MS);
+                    }
+                }
+                6 if !held.is_empty() => {
+                    let (id, _) = held[random.usize(..held.len())];
+                    places.checked(id, random.bool(), t);
+                }
+                _ if !held.is_empty() => {
+                    let (id, connecting) = held.swap_remove(random.usize(..held.len()));
+                    places.given_back(id, connecting);
+                }
+                _ => {}
+            }
+            for &(id, _) in &held {
+                let open = held.iter().filter(|&&(other, _)| other == id).count();
+                assert_eq!(places.record(id).map(|record| record.open()), Some(open));
+            }
+        }
+        held.into_iter().for_each(|(id, connecting)| places.given_back(id, connecting));
+        // Who has left is gone.
+        assert_eq!(places.members.len(), places.wanted().count());
+        assert!(places.records().all(|record| record.open() + record.connecting() == 0));
     }
 }
