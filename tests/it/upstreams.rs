@@ -384,14 +384,13 @@ fn hup_has_the_command_read_its_upstreams_again() {
     let file = place.0.join("config.toml");
     let upstreams = [line_server_with(b"old\n"), line_server_with(b"new\n")];
     let write = |upstream: &Handle| {
-        let text = format!("upstreams = ['{}=3']\nresolve-interval = '1s'\n", upstream.local_addr());
-        fs::write(&file, text).expect("a file");
+        replace(&file, &format!("upstreams = ['{}=3']\nresolve-interval = '1s'\n", upstream.local_addr()));
     };
     write(&upstreams[0]);
     let served = start_command(&["balance", "--config", file.to_str().expect("text")]);
     let kept = connect(served.addr);
     assert_eq!(ask_line(&kept).expect("an answer"), "old\n");
-    fs::write(&file, "upstreams = ['nowhere']").expect("a file");
+    replace(&file, "upstreams = ['nowhere']");
     served.signal(Signal::HUP);
     assert_eq!(ask_line(&connect(served.addr)).expect("an answer"), "old\n");
     write(&upstreams[1]);
@@ -474,9 +473,14 @@ impl NameServer {
 
 fn write_hosts(hosts: &Path, lines: &[(&str, &str)]) {
     let text: String = lines.iter().map(|(addr, name)| format!("{addr} {name}\n")).collect();
-    let next = hosts.with_extension("next");
+    replace(hosts, &text);
+}
+
+/// Has a file say this, at no moment half of it.
+fn replace(file: &Path, text: &str) {
+    let next = file.with_extension("next");
     fs::write(&next, text).expect("a file");
-    fs::rename(&next, hosts).expect("it is there");
+    fs::rename(&next, file).expect("it is there");
 }
 
 impl Drop for NameServer {
