@@ -5,6 +5,7 @@ mod balance;
 mod bench;
 mod command;
 mod config_file;
+mod deployment;
 mod dial;
 mod drain;
 mod field;
