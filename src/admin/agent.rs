@@ -27,8 +27,6 @@ use crate::{
 const COMES_BACK: Duration = Duration::from_secs(60);
 /// What is said is of the last one or two of these.
 const WINDOW: Duration = Duration::from_secs(1);
-/// Clients are let in who can be served within this share of the patience.
-const TOLERANCE: f64 = 0.8;
 
 /// The handler of connections that ask.
 pub(super) struct Agent {
@@ -47,8 +45,8 @@ impl Agent {
     fn line(&self) -> String {
         let now = Instant::now();
         let seen = self.marks.lock().look(Mark { at: now, sums: self.source.sums() });
-        let tolerance = self.source.patience().mul_f64(TOLERANCE);
-        line(self.source.readiness(), weight(&seen, tolerance), now < self.began + COMES_BACK)
+        let weight = weight(&seen, self.source.tolerance());
+        line(self.source.readiness(), weight, now < self.began + COMES_BACK)
     }
 }
 

@@ -45,9 +45,9 @@ impl Source {
         self.readiness_with(self.watched.upstreams().as_ref())
     }
 
-    /// How long clients wait.
-    pub(super) fn patience(&self) -> Duration {
-        self.watched.handle().config().patience
+    /// How long clients can bear to wait.
+    pub(super) fn tolerance(&self) -> Duration {
+        self.watched.handle().tolerance()
     }
 
     pub(super) fn sums(&self) -> Sums {
@@ -78,5 +78,25 @@ impl Source {
             config: handle.config(),
             process: process::Figures::now().ok(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        http::{self, Request, Response},
+        server::Server,
+    };
+
+    #[test]
+    fn a_server_that_has_lost_a_thread_has_failed() {
+        let server = Server::builder().bind("127.0.0.1:0").workers(1);
+        let handle = http::serve(server, |_: &Request<'_>| Response::text("")).unwrap();
+        let died = handle.on_death("a worker");
+        let source = Source::new(handle);
+        assert_eq!(source.readiness(), Readiness::Ready);
+        died();
+        assert_eq!(source.readiness(), Readiness::Failed("a worker"));
     }
 }

@@ -70,7 +70,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
-    let server = small(listener).workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
+    let server = small(listener, "admin-").workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
     let figures = Source::new(watched);
     quietly(|| http::serve(server, move |request: &Request<'_>| routes::answer(&figures, request)))
 }
@@ -85,13 +85,14 @@ pub fn serve(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
 ///
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve_agent(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
-    let server = small(listener).workers(1).first_byte_timeout(AGENT_TIMEOUT);
+    let server = small(listener, "agent-").workers(1).first_byte_timeout(AGENT_TIMEOUT);
     quietly(|| server.serve(Agent::new(Source::new(watched))))
 }
 
 /// A server for a few, who are answered at once.
-fn small(listener: TcpListener) -> Builder {
+fn small(listener: TcpListener, threads: &'static str) -> Builder {
     Server::builder()
+        .threads(threads)
         .from_listener(listener)
         .max_connections(MAX_CONNECTIONS)
         .patience(PATIENCE)

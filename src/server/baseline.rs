@@ -240,6 +240,11 @@ impl<H: Handler> Inside for Threads<H> {
         WorkersReport::default()
     }
 
+    #[cfg(feature = "admin")]
+    fn tolerance(&self) -> Duration {
+        self.service.context.patience.get()
+    }
+
     fn advice(&self) -> Option<Advice> {
         None
     }

@@ -218,6 +218,13 @@ impl Builder {
         self
     }
 
+    /// What the names of its threads begin with, so that they are not taken for those of another server.
+    #[cfg(feature = "admin")]
+    pub(crate) fn threads(mut self, prefix: &'static str) -> Self {
+        self.settings.threads = prefix;
+        self
+    }
+
     /// From the shutdown to its forced end, 1 ms to 365 days; 10 s by default.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;

@@ -42,6 +42,10 @@ pub(super) trait Inside: Send + Sync {
 
     fn workers(&self) -> WorkersReport;
 
+    /// How long clients can bear to wait.
+    #[cfg(feature = "admin")]
+    fn tolerance(&self) -> Duration;
+
     fn advice(&self) -> Option<Advice>;
 }
 
@@ -178,6 +182,12 @@ impl Handle {
     #[cfg(feature = "admin")]
     pub(crate) fn dead(&self) -> Option<&'static str> {
         self.control.dead()
+    }
+
+    /// How long clients can bear to wait, as it follows from their patience and from what requests take.
+    #[cfg(feature = "admin")]
+    pub(crate) fn tolerance(&self) -> Duration {
+        self.inside.tolerance()
     }
 
     /// The settings in force.

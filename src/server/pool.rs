@@ -209,6 +209,11 @@ impl<H: Handler> Inside for Pool<H> {
         workers::report(self.running.len(), spent, on_cpu, longest)
     }
 
+    #[cfg(feature = "admin")]
+    fn tolerance(&self) -> Duration {
+        self.gate.tolerance()
+    }
+
     fn advice(&self) -> Option<Advice> {
         self.advisor.ask(self.sample(Instant::now())?)
     }

@@ -23,7 +23,7 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let (workers, holds) = (config.workers, config.workers / 2);
     let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, holds));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
-    let workers = config.workers;
+    let (workers, threads) = (config.workers, config.threads);
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let (entrance, receiver) = queue(config.queue);
     let service = Service::new(handler, context);
@@ -32,9 +32,9 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let acceptor = Acceptor::new(Arc::clone(&pool), listeners, entrance);
     let started = (0..workers).try_for_each(|index| {
         let (pool, alive) = (Arc::clone(&pool), control.alive.count());
-        spawn(format!("worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
+        spawn(format!("{threads}worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
     });
-    let acceptor = started.and_then(|()| spawn("acceptor".into(), move || accept(acceptor)));
+    let acceptor = started.and_then(|()| spawn(format!("{threads}acceptor"), move || accept(acceptor)));
     if acceptor.is_err() {
         // Those that did start find that there is nothing to do.
         control.context.stage.cut();
