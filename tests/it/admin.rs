@@ -317,7 +317,7 @@ fn term_says_no_to_newcomers_and_serves_them_for_the_delay() {
         }
     }
     // Other signals are heard meanwhile, and a second one ends it at once.
-    assert_eq!(served.counter("answered"), 2);
+    await_that("they are counted", || served.counter("answered") == 2);
     served.signal(Signal::TERM);
     assert_eq!(served.wait().0, Some(128 + 15));
 }
