@@ -64,17 +64,13 @@ impl Bound {
     pub(super) fn serve<W: Watched>(self, watched: &Arc<W>) -> anyhow::Result<Answering> {
         let mut answering = Vec::new();
         if let Some((origin, listener)) = self.admin {
-            let handle = admin::serve(listener, Arc::clone(watched))?;
-            // It may be that of a program whose place this one takes, and which goes on should this one fail.
-            handle.share_listeners();
-            output::print(format_args!("admin on http://{}/\n", handle.local_addr()));
-            answering.push((origin, handle));
+            answering.push((origin, admin::serve(listener, Arc::clone(watched))?));
         }
         if let Some((origin, listener)) = self.agent {
-            let handle = admin::serve_agent(listener, Arc::clone(watched))?;
-            output::print(format_args!("agent on {}\n", handle.local_addr()));
-            answering.push((origin, handle));
+            answering.push((origin, admin::serve_agent(listener, Arc::clone(watched))?));
         }
+        // They may be those of a program whose place this one takes, and which goes on should this one fail.
+        answering.iter().for_each(|(_, handle)| handle.share_listeners());
         Ok(Answering(answering))
     }
 }
@@ -83,6 +79,19 @@ impl Bound {
 pub(super) struct Answering(Vec<(Origin, Handle)>);
 
 impl Answering {
+    /// Says where they answer.
+    pub(super) fn announce(&self) {
+        for (origin, handle) in &self.0 {
+            let addr = handle.local_addr();
+            match origin {
+                Origin::Flag(flag, _) if flag == "admin" => {
+                    output::print(format_args!("admin on http://{addr}/\n"));
+                }
+                _ => output::print(format_args!("agent on {addr}\n")),
+            }
+        }
+    }
+
     /// Their listeners, for a program that takes this one's place.
     pub(super) fn estate(&self) -> io::Result<Estate> {
         let listeners = |(origin, handle): &(Origin, Handle)| {

@@ -198,9 +198,6 @@ pub(super) fn run<R: Running>(
     let admin = args.admin.bind(&mut passed)?;
     let (builder, origins) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
     let running = Arc::new(start(builder)?);
-    for addr in running.handle().local_addrs() {
-        output::print(format_args!("listening on {addr}\n"));
-    }
     let admin = Arc::new(admin.serve(&running)?);
     let served = Arc::new(Served::new(&running, origins, &admin, args.leave));
     let heard = Arc::clone(&served);
@@ -216,6 +213,10 @@ pub(super) fn run<R: Running>(
         })
         .context("cannot start the thread signals")?;
     served.begin(passed.predecessor).context("cannot start a thread")?;
+    for addr in running.handle().local_addrs() {
+        output::print(format_args!("listening on {addr}\n"));
+    }
+    admin.announce();
     let ended = running.join();
     print_status(&*running);
     // Until now, so that nobody is left without an answer while it drains.
