@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
+
 use super::{
     connection::Connection,
     context::Context,
@@ -138,12 +140,13 @@ impl<H: Handler> Exchange<'_, H> {
         match (introduced, self.session.wire.introduction()) {
             (Ok(true), _) => return Ok(Continue(())),
             (Ok(false), _) => {}
-            (Err(errno), Some(Stage::ProxyLine)) => {
-                counters.proxy_lines_malformed.count();
-                return Err(errno.into());
-            }
-            (Err(errno), _) => {
-                counters.handshakes_failed.count();
+            (Err(errno), stage) => {
+                // One whose client has gone says nothing of what it would have sent.
+                match (errno, stage) {
+                    (Errno::PROTO, Some(Stage::ProxyLine)) => counters.proxy_lines_malformed.count(),
+                    (Errno::PROTO, _) => counters.handshakes_failed.count(),
+                    _ => {}
+                }
                 return Err(errno.into());
             }
         }
