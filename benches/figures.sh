@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes every figure that the documents quote, on this machine and now, into benches/results/.
-# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx, haproxy and gunicorn.
+# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx, haproxy, gunicorn, openssl, wrk and python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for program in go nginx haproxy gunicorn; do
+for program in go nginx haproxy gunicorn openssl wrk python3; do
     command -v "$program" > /dev/null || { echo "install $program first" >&2; exit 1; }
 done
 results=$PWD/benches/results baselines=$PWD/benches/baselines
@@ -34,6 +34,8 @@ bench --protocol http --scenario overload --work 10ms --workers 4 --arm pool --s
     --against "gunicorn=exec $gunicorn {addr} gunicorn_app:app@127.0.0.1:7010" \
     --against "overfall=$(behind 11) exec $overfall balance -q --protocol http --listen {addr} 127.0.0.1:7011@127.0.0.1:7012" \
     --against "haproxy=$(behind 13) exec haproxy -db -f $baselines/haproxy-http.cfg@127.0.0.1:7014" | note gunicorn.txt
+
+benches/tls.sh 3 | tee "$results/tls.txt"
 
 # The relays, with nginx behind them on the CPU of the load. Their ratio to the first arm, which has
 # nothing behind it, says nothing; compare them with each other.
