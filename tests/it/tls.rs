@@ -291,6 +291,54 @@ fn what_is_wrong_with_a_file_is_said() {
 }
 
 #[test]
+fn what_a_file_lacks_is_said_in_words() {
+    let identity = Identity::new("words");
+    let (certificate, key) = (identity.certificate(), identity.key());
+    let (whole_certificate, whole_key) = (fs::read(&certificate).expect("it"), fs::read(&key).expect("it"));
+    let end = |whole: &[u8]| String::from_utf8_lossy(whole).rfind("-----END").expect("an END line");
+    let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMAA=\n\
+                     -----END RSA PRIVATE KEY-----\n";
+    let pkcs8 = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let not_base64 = "-----BEGIN PRIVATE KEY-----\n*\n-----END PRIVATE KEY-----\n";
+    let unknown = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+    let cut = "it ends without the END line of its last part";
+    for (name, content, why) in [
+        ("tls_cert", &whole_certificate[..end(&whole_certificate)], cut),
+        ("tls_key", &whole_key[..end(&whole_key)], cut),
+        ("tls_key", encrypted.as_bytes(), "it is encrypted"),
+        ("tls_key", pkcs8.as_bytes(), "it is encrypted"),
+        ("tls_key", not_base64.as_bytes(), "what is between BEGIN and END is no base64"),
+        ("tls_key", b"", "nothing of that kind is in it"),
+        ("tls_key", &[b'\n'; (1 << 20) + 1], "it has more than 1 MiB"),
+        ("", unknown.as_bytes(), "cannot be used; give one of RSA with 2048 to 8192 bits"),
+    ] {
+        fs::write(&certificate, &whole_certificate).expect("a file");
+        fs::write(&key, &whole_key).expect("a file");
+        let changed = if name == "tls_cert" { &certificate } else { &key };
+        fs::write(changed, content).expect("a file");
+        let error = Tls::from_files(&certificate, &key).expect_err(why);
+        assert_eq!(error.setting_name().unwrap_or_default(), name, "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn what_may_never_end_is_not_read() {
+    let identity = Identity::new("endless");
+    // A pipe that nobody writes to, and what has no end.
+    let pipe = identity.directory.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
+    for endless in [pipe, "/dev/zero".into(), identity.directory.clone()] {
+        for error in [
+            Tls::from_files(&endless, identity.key()).expect_err("no file"),
+            Tls::from_files(identity.certificate(), &endless).expect_err("no file"),
+        ] {
+            assert!(error.to_string().contains("it is no regular file"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_relay_passes_on_bulks_and_both_ends() {
     let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = upstream.local_addr().expect("an address");

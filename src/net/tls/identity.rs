@@ -2,7 +2,9 @@
 //! connection.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,6 +23,9 @@ use rustls::{
 
 use super::stream::Stream;
 use crate::error::{Error, Result};
+
+/// The longest file that is read; chains of certificates have a few thousand bytes.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A certificate with its key, for a server whose connections are encrypted.
 ///
@@ -113,44 +118,69 @@ impl fmt::Debug for Tls {
 
 impl Files {
     fn read(&self) -> Result<CertifiedKey> {
-        let chain = self.certificates()?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| {
-            wrong("tls_key", &self.key, &error, "the certificate's private key, not encrypted")
-        })?;
+        let (chain, key) = (self.chain()?, self.private_key()?);
         CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
             let (key, certificate) = (self.key.display(), self.certificate.display());
-            let sentence = match error {
+            Error::identity(match error {
                 rustls::Error::InconsistentKeys(_) => {
                     format!("the key in {key} is not that of the first certificate in {certificate}")
                 }
+                // So rustls says that it does not know such keys.
+                rustls::Error::General(_) => format!(
+                    "the key in {key} cannot be used; give one of RSA with 2048 to 8192 bits, of ECDSA with \
+                     P-256 or P-384, or of Ed25519"
+                ),
                 error => {
                     format!("the key in {key} cannot be used with the certificate in {certificate}: {error}")
                 }
-            };
-            Error::identity(sentence)
+            })
         })
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
-        let right = "the certificate, followed by those between it and its root";
-        let wrong = |error: &pem::Error| wrong("tls_cert", &self.certificate, error, right);
-        let read = CertificateDer::pem_file_iter(&self.certificate).map_err(|error| wrong(&error))?;
-        let chain: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
-        if chain.is_empty() {
-            return Err(wrong(&pem::Error::NoItemsFound));
-        }
-        Ok(chain)
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
+        let wrong = |why: String| {
+            let right = "a file in PEM with the certificate, followed by those between it and its root";
+            Error::setting("tls_cert", self.certificate.display(), format!("{right} ({why})"))
+        };
+        let text = read(&self.certificate).map_err(|error| wrong(error.to_string()))?;
+        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| wrong(words(&error)))?;
+        if chain.is_empty() { Err(wrong(words(&pem::Error::NoItemsFound))) } else { Ok(chain) }
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>> {
+        let wrong = |why: String| {
+            let right = "a file in PEM with the certificate's private key, not encrypted";
+            Error::setting("tls_key", self.key.display(), format!("{right} ({why})"))
+        };
+        let text = read(&self.key).map_err(|error| wrong(error.to_string()))?;
+        PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+            // In PKCS #8 the first line says so, in the others the second (RFC 1421).
+            let is_encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
+            wrong(if is_encrypted { "it is encrypted".to_owned() } else { words(&error) })
+        })
     }
 }
 
-/// What is wrong with a file, and what it may be.
-fn wrong(name: &'static str, path: &Path, error: &pem::Error, right: &str) -> Error {
-    let why = match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // To wait for what a pipe may bring would keep a server from what else it is told.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MOST_BYTES { Err(io::Error::other("it has more than 1 MiB")) } else { Ok(text) }
+}
+
+/// Why there is nothing in a file that was read.
+fn words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::NoItemsFound => "nothing of that kind is in it".into(),
+        pem::Error::MissingSectionEnd { .. } => "it ends without the END line of its last part".into(),
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line in it is malformed".into(),
+        pem::Error::Base64Decode(_) => "what is between BEGIN and END is no base64".into(),
         error => error.to_string(),
-    };
-    Error::setting(name, path.display(), format!("a file in PEM with {right} ({why})"))
+    }
 }
 
 /// Accepts encrypted connections.
