@@ -35,14 +35,14 @@ pub(super) struct Args {
     protocol: String,
     /// Over HTTP: requests that one upstream may have at once; others wait in line [default: found, from
     /// what it answers]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     limit: Option<usize>,
     /// Over HTTP: how long an upstream may take to begin its reply [default: 60s]
     #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
     upstream_timeout: Option<Duration>,
     /// Over HTTP: bodies of up to so many bytes are gathered before a place is taken for them, out of 64 MiB
     /// for all; others pass through [default: 1048576]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = values::whole::<u64>)]
     buffer_body: Option<u64>,
     /// Over HTTP: pass on fields whose names have an underscore, which many services take for others
     #[arg(long)]
@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "least-connections", value_parser = policy_parser())]
     policy: Policy,
     /// Over TCP: connections that one upstream may have at once; others wait in line [default: no limit]
-    #[arg(long, value_name = "N", conflicts_with = "limit")]
+    #[arg(long, value_name = "N", conflicts_with = "limit", value_parser = values::whole::<usize>)]
     max_connections_per_upstream: Option<usize>,
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
@@ -82,10 +82,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", value_parser = values::text)]
     check_expect: Option<std::vec::Vec<u8>>,
     /// Checks in a row that must succeed for an upstream to be up again
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = values::whole::<u32>)]
     rise: u32,
     /// Checks in a row that must fail for it to be down, or moments of 100 ms at which connects fail
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = values::whole::<u32>)]
     fall: u32,
 }
 

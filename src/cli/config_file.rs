@@ -357,7 +357,10 @@ mod tests {
             ("check-config = true", "check-config has its place on the command line"),
             ("help = true", "help has its place on the command line"),
             ("version = true", "version has its place on the command line"),
-            ("queue = 'many'", "FILE, line 1: invalid value 'many' for 'queue': invalid digit"),
+            (
+                "queue = 'many'",
+                "FILE, line 1: invalid value 'many' for 'queue': give a whole number, such as 4",
+            ),
             ("queue = -1", "invalid value '-1' for 'queue'"),
             ("patience = 200", "invalid value '200' for 'patience': time unit needed, for example 200sec"),
             ("app = 'telnet'", "'telnet' for 'app' [possible values: hello, echo, http]"),

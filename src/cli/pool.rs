@@ -42,14 +42,14 @@ pub(super) struct PoolArgs {
     #[command(flatten)]
     listen: ListenArgs,
     /// Threads that serve requests [default: the CPUs that this process may use]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     workers: Option<usize>,
     /// Newcomers that may wait for a worker, for a burst; what bounds their wait is the patience
     /// [default: 16384]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     queue: Option<usize>,
     /// Newcomers that the kernel may hold; kept shorter while overloaded [default: 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<u32>)]
     backlog: Option<u32>,
     /// When newcomers would wait too long: stop accepting until there is room, tell them no, or tell
     /// the one that has been in the queue longest no
@@ -68,7 +68,7 @@ pub(super) struct PoolArgs {
     refusal_budget: f64,
     /// Connections open at once; beyond it the longest idle one gives way [default: from the limit
     /// of open files, which is raised to its hard value]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     max_connections: Option<usize>,
     /// From accept to a client's first byte
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]

@@ -1,5 +1,10 @@
 //! What the flags' values mean. It does not know which flag has them.
 
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    str::FromStr,
+};
+
 /// An address to listen on: `HOST:PORT`, and the host may be a name, or nothing for all addresses.
 pub(super) fn address(text: &str) -> Result<String, String> {
     const SUCH_AS: &str = "such as 127.0.0.1:8888 or [::1]:8888, or :8888 for all addresses";
@@ -98,6 +103,14 @@ fn first(text: &str) -> &str {
     text.char_indices().nth(1).map_or(text, |(end, _)| &text[..end])
 }
 
+/// A whole number of something; what it may be is checked where it is used.
+pub(super) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "it is too large; give a smaller number".into(),
+        _ => "give a whole number, such as 4".into(),
+    })
+}
+
 /// A share, such as `3%` or `0.03`.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let value = match text.strip_suffix('%') {
@@ -118,6 +131,15 @@ mod tests {
         for wrong in [r"\q", r"\", r"\x1", r"\xg0", r"\é"] {
             assert!(text(wrong).unwrap_err().contains("is no escape"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn numbers_are_whole_and_what_is_none_is_told_what_would_be() {
+        assert_eq!(whole::<usize>("4").unwrap(), 4);
+        for wrong in ["", "x", "4.5", "-1", "1MB", "0x10", " 4"] {
+            assert_eq!(whole::<u32>(wrong).unwrap_err(), "give a whole number, such as 4", "{wrong}");
+        }
+        assert_eq!(whole::<u16>("65536").unwrap_err(), "it is too large; give a smaller number");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "poisson", value_parser = arrivals_parser())]
     pub(super) arrivals: Arrivals,
     /// Idle: silent connections
-    #[arg(long, value_name = "N", default_value_t = 5000)]
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = crate::cli::values::whole::<usize>)]
     pub(super) idle: usize,
     /// The pool's workers; the arm limit has 17 permits for each
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=4096))]

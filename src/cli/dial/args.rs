@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Dials under way at once
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = values::whole::<usize>)]
     concurrency: usize,
     /// How many must succeed: all, any, or a number; with any or a number, the dial ends as soon
     /// as that is decided
