@@ -174,6 +174,7 @@ pub(super) fn run<R: Running>(
 ) -> anyhow::Result<ExitCode> {
     // While there is no other thread.
     let mut passed = sockets::take()?;
+    systemd::check()?;
     if args.config.check_config {
         // Whatever else can be found wrong before it listens belongs here.
         return reload::check(|| {

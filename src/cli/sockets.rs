@@ -56,7 +56,8 @@ fn announced(by_predecessor: bool) -> Result<Option<usize>, Wrong> {
     }
 }
 
-fn number(name: &str) -> Result<Option<usize>, Wrong> {
+/// A number that the environment has under this name, if it has it.
+pub(super) fn number(name: &str) -> Result<Option<usize>, Wrong> {
     let Some(text) = env::var_os(name) else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse().ok());
     let wrong = || Wrong(format!("{name} in the environment is {text:?}; it may be a number"));

@@ -4,6 +4,14 @@ use std::{fmt, io, thread, time::Duration};
 
 use sd_notify::NotifyState;
 
+use super::{sockets, usage::Wrong};
+
+/// Whether it can be understood what the manager says about its watchdog: without that, a server that hangs
+/// would not be started again, and nobody would know.
+pub(super) fn check() -> Result<(), Wrong> {
+    ["WATCHDOG_PID", "WATCHDOG_USEC"].into_iter().try_for_each(|name| sockets::number(name).map(drop))
+}
+
 /// Says that it serves, and where.
 pub(super) fn serving(addrs: &[impl fmt::Display]) {
     let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();

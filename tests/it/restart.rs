@@ -514,6 +514,7 @@ fn what_was_passed_on_wrongly_is_one_sentence() {
         ("", &["--listen", "127.0.0.1:0"], "--listen is given, and so are sockets that were passed on"),
         ("LISTEN_FDS=many", &[], "LISTEN_FDS in the environment is \"many\"; it may be a number"),
         ("LISTEN_FDS=1000000000", &[], "LISTEN_FDS in the environment is 1000000000; it may be 0 to 1000"),
+        ("WATCHDOG_USEC=2s", &[], "WATCHDOG_USEC in the environment is \"2s\"; it may be a number"),
         ("LISTEN_PID=me", &[], "LISTEN_PID in the environment is \"me\"; it may be a number"),
         (
             "LISTEN_FDS=2",
