@@ -39,7 +39,7 @@ pub(super) fn man(command: Command, args: &ManArgs) -> anyhow::Result<ExitCode> 
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(command).render(&mut page)?;
-            output::print(String::from_utf8_lossy(&page));
+            deliver(&page)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -51,10 +51,15 @@ fn write_pages(command: Command, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Prints the completions of the command.
-pub(super) fn completions(mut command: Command, args: &CompletionsArgs) -> ExitCode {
+pub(super) fn completions(mut command: Command, args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     let name = command.get_name().to_owned();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    output::print(String::from_utf8_lossy(&script));
-    ExitCode::SUCCESS
+    deliver(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Half a page or half a script, as a full disk leaves it, is not to pass for a whole one.
+fn deliver(text: &[u8]) -> anyhow::Result<()> {
+    output::deliver(text).context("cannot write to standard output")
 }

@@ -66,7 +66,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Dial(args) => dial::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Man(args) => man::man(Cli::command(), &args),
-        Command::Completions(args) => Ok(man::completions(Cli::command(), &args)),
+        Command::Completions(args) => man::completions(Cli::command(), &args),
     };
     let status = result.unwrap_or_else(|error| failed(&error, parsed.settings.as_ref()));
     output::flush();

@@ -69,6 +69,16 @@ fn write_all(texts: &Receiver<Message>, dropped: &AtomicU64, mut stream: impl Wr
     }
 }
 
+/// Prints what somebody asked for, and nothing else is done: all of it, or it has failed. Who has read enough and
+/// closed its end has what it wants.
+pub(super) fn deliver(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Prints to standard output; at once where no thread does.
 pub(super) fn print(text: impl Display) {
     let text = text.to_string().into_bytes();

@@ -51,6 +51,14 @@ fn completions_parse_and_know_the_commands() {
         assert!(script.contains("patience"), "{shell}");
         assert_accepts(shell, &["-n"], script.as_bytes());
     }
+    // Half a script is not to pass for a whole one, as where `>` has it overwrite the last one.
+    for command in [&["completions", "bash"][..], &["man"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = overfall(command).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.starts_with("error: cannot write to standard output: No space left"), "{said}");
+    }
     assert_wrong_usage(&["completions"], &[(&["tcsh"], "[possible values: bash, ")]);
     let output = run(&["man", "/proc/no-such-place"]);
     assert_eq!(output.status.code(), Some(1));
