@@ -8,6 +8,7 @@ use crate::sys::words::{or, time};
 
 /// Logs how the balancer works.
 pub(super) fn log(config: &Config) {
+    let said = !config.check_send.is_empty();
     tracing::info!(
         protocol = if config.http.is_some() { "http" } else { "tcp" },
         upstreams = %names(&config.upstreams),
@@ -22,7 +23,7 @@ pub(super) fn log(config: &Config) {
             AllDown::Try => "try",
         },
         check_interval = %time(config.check_interval),
-        check_send = %config.check_send.escape_ascii(),
+        check_send = or(said.then(|| config.check_send.escape_ascii()), "nothing"),
         check_expect = or(config.check_expect.as_ref().map(|bytes| bytes.escape_ascii()), "a connection"),
         rise = config.rise,
         fall = config.fall,

@@ -35,6 +35,17 @@ fn logs_for_machines_have_an_object_on_each_line() {
     assert_eq!(said("balancing")["upstreams"], "127.0.0.1:1=3");
     assert_eq!(said("balancing")["check_send"], "PING\\r\\n");
     assert_eq!(said("shutting down; a second signal ends it at once")["signal"], "SIGTERM");
+    // What is not set is a word as well, not a gap.
+    let mut child = overfall(&["balance", "--listen", "127.0.0.1:0", "127.0.0.1:1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    assert!(out.read_line(&mut String::new()).unwrap() > 0, "it listens");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let text = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(text.contains(r#"check_send="nothing" check_expect="a connection""#), "{text}");
     assert_wrong_usage(&["serve"], &[(&["--log-format", "xml"], "[possible values: text, json]")]);
 }
 
