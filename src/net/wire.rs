@@ -118,7 +118,14 @@ impl Wire {
                 self.look_again();
                 Ok(true)
             }
-            Ok(Progress::Part) => Ok(false),
+            Ok(Progress::Part) => {
+                // A part of a line is left where it is, so that no read finds the end that follows it.
+                let is_line = transport.stage() == Stage::ProxyLine;
+                if is_line && matches!(self.incoming, Incoming::Ending { .. }) {
+                    self.incoming = Incoming::Ended;
+                }
+                Ok(false)
+            }
             Ok(Progress::Ended) => {
                 self.incoming = Incoming::Ended;
                 Ok(false)

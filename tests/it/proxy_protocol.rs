@@ -2,10 +2,11 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Duration,
 };
 
 use overfall::{
@@ -93,6 +94,24 @@ fn a_line_may_come_in_pieces_and_holds_no_worker() {
         }
         assert_eq!(ask(&slow, "who"), "192.0.2.1:5000 192.0.2.2:80");
     }
+}
+
+#[test]
+fn a_line_that_ends_before_its_end_is_waited_for_no_longer() {
+    let hour = Duration::from_secs(3600);
+    let server = serve_names(trusting(&["127.0.0.1/32"]).first_byte_timeout(hour).io_timeout(hour));
+    for line in [LINE, BINARY] {
+        for waits in [true, false] {
+            let stream = connect(server.local_addr());
+            (&stream).write_all(&line[..9]).expect("it reads");
+            if waits {
+                await_that("it is parked", || server.metrics().connections_parked == 1);
+            }
+            stream.shutdown(Shutdown::Write).expect("it is open");
+            await_that("it is closed", || server.metrics().connections_open == 0);
+        }
+    }
+    assert_eq!(server.metrics().proxy_lines_malformed, 0);
 }
 
 #[test]
