@@ -72,13 +72,25 @@ impl<R> Reload<R> {
             Ok(Changes { made, kept }) => {
                 let made = if made.is_empty() { "nothing".to_owned() } else { made.join(", ") };
                 tracing::info!(changed = made, "settings reloaded");
+                // Whether there is something else in them is not known.
+                let files = self.opened(&kept).join(", ");
+                if !files.is_empty() {
+                    tracing::info!(files, "read or opened again");
+                }
                 if !kept.is_empty() {
-                    let settings = kept.join(", ");
+                    let settings = kept.into_iter().map(|(_, change)| change).collect::<Vec<_>>().join(", ");
                     tracing::warn!(settings, "cannot change while running; they stay until a restart");
                 }
             }
             Err(error) => tracing::error!(%error, "settings are wrong; nothing is changed"),
         }
+    }
+
+    /// The flags whose files were read or opened again.
+    fn opened(&self, kept: &[(String, String)]) -> Vec<&'static str> {
+        let is_given = |flag: &&str| self.in_force.get(*flag).is_some_and(|values| !values.is_empty());
+        let was_kept = |flag: &&str| kept.iter().any(|(other, _)| other == flag);
+        FILES.into_iter().filter(|flag| is_given(flag) && !was_kept(flag)).collect()
     }
 
     fn try_reload(&mut self, running: &R, args: Vec<OsString>) -> anyhow::Result<Changes> {
@@ -106,7 +118,8 @@ fn flags(settings: &[&str]) -> Vec<String> {
 #[derive(Debug, PartialEq, Eq)]
 struct Changes {
     made: Vec<String>,
-    kept: Vec<String>,
+    /// With the flag.
+    kept: Vec<(String, String)>,
 }
 
 /// Compares what is asked for with what is in force, of which some was kept, and notes what is so now.
@@ -119,7 +132,7 @@ fn compare(in_force: &mut Values, asked: Values, live: &[&str], kept: &[String])
         }
         let change = format!("{flag} from {} to {}", words(before), words(&values));
         if kept.contains(&flag) || !live.contains(&&*flag) {
-            changes.kept.push(change);
+            changes.kept.push((flag, change));
         } else {
             changes.made.push(change);
             *before = values;
@@ -171,7 +184,7 @@ mod tests {
         let first = compare(&mut in_force, asked.clone(), &live, &["queue".to_owned()]);
         let made = vec!["patience from 500ms to 1s".to_owned()];
         let queue = "queue from the default to 9".to_owned();
-        let kept = vec!["app from echo to http".to_owned(), queue.clone()];
+        let kept = vec![("app".to_owned(), "app from echo to http".to_owned()), ("queue".to_owned(), queue)];
         assert_eq!(first, Changes { made, kept: kept.clone() });
         // What was kept is said as long as it is asked for.
         let second = compare(&mut in_force, asked, &live, &["queue".to_owned()]);

@@ -282,6 +282,19 @@ fn fifty_reloads_cost_no_client_anything() {
 }
 
 #[test]
+fn files_that_are_opened_again_are_said() {
+    let log = std::env::temp_dir().join(format!("overfall-opened-again-{}", std::process::id()));
+    let log = log.to_str().expect("text");
+    let args =
+        ["balance", "--listen", "127.0.0.1:0", "--protocol", "http", "--access-log", log, "127.0.0.1:1"];
+    let mut served = Logged::start(&args);
+    // Nobody is to take it that nothing has happened.
+    assert!(served.reload().contains("changed=\"nothing\""));
+    assert!(served.logs("read or opened again").contains("files=\"access-log\""));
+    fs::remove_file(log).expect("it is there");
+}
+
+#[test]
 fn fifty_changes_of_the_upstreams_cost_no_client_anything() {
     let upstreams = [0; 3].map(|_| {
         let server = Server::builder().bind("127.0.0.1:0").patience(PATIENCE);
