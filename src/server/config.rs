@@ -83,6 +83,8 @@ impl Config {
             ("io_timeout", times.io != others.io),
             ("drain_timeout", self.drain_timeout != other.drain_timeout),
             ("accept_proxy", self.accept_proxy != other.accept_proxy),
+            #[cfg(feature = "tls")]
+            ("tls", self.tls.is_some() != other.tls.is_some()),
         ];
         differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }

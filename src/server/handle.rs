@@ -106,8 +106,8 @@ impl Handle {
     /// Gives the names of the settings that differ and cannot change while the server runs, as the
     /// builder's methods spell them: `workers`; `queue` where it is above what it was at the start;
     /// `max_connections` where it is above that as well as above what the limit of open files leaves room
-    /// for; `accept_proxy`; `tls`, of which the certificate alone can change; `bind` where addresses are given that are not those at which the server listens. Those stay as
-    /// they are.
+    /// for; `accept_proxy`; `tls`, of which the certificate alone can change; `bind` where addresses are
+    /// given that are not those at which the server listens. Those stay as they are.
     ///
     /// # Errors
     ///

@@ -84,7 +84,8 @@ impl<H: Handler> Pool<H> {
 
     /// Whether nothing is said to clients before they have spoken.
     pub(super) fn client_speaks_first(&self) -> bool {
-        H::CLIENT_SPEAKS_FIRST || !self.service.context.entry.is_plain()
+        // Who owes a PROXY line is parked by the worker that finds it missing: others owe none.
+        H::CLIENT_SPEAKS_FIRST || self.service.context.entry.tls.is_some()
     }
 
     /// Whether somebody waits in the queue or in the ready line.

@@ -34,12 +34,12 @@ impl InForce {
         let mut in_force = self.config.lock();
         let builder = builder.descriptors(in_force.descriptors, in_force.handlers_descriptors);
         let asked = builder.validate()?;
+        #[cfg(feature = "tls")]
+        let asked = with_certificate(asked, &in_force);
         let mut kept = match &self.change {
             None => asked.differences(&in_force),
             Some(change) => {
                 let (allowed, kept) = self.capacity.allow(asked, &in_force);
-                #[cfg(feature = "tls")]
-                let allowed = with_certificate(allowed, &in_force);
                 change(&allowed);
                 if allowed.backlog != in_force.backlog {
                     settings::warn_of_backlog(allowed.backlog);

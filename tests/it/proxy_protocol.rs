@@ -10,7 +10,7 @@ use std::{
 };
 
 use overfall::{
-    Builder, Connection, Handle, Next,
+    Builder, Connection, Handle, Handler, Next,
     balance::{self, Balancer, Config, HttpConfig, ProxyVersion, UpstreamConfig},
 };
 
@@ -121,6 +121,34 @@ fn who_is_not_trusted_begins_with_its_own_bytes() {
     (&stream).write_all(LINE).expect("it reads");
     let own = stream.local_addr().expect("an address");
     assert_eq!(hear(&stream), format!("{own} {}", server.local_addr()));
+}
+
+#[test]
+fn where_the_server_speaks_first_nobody_else_is_waited_for() {
+    struct Greets;
+    impl Handler for Greets {
+        type State = ();
+        fn open(&self, connection: &mut Connection<'_>) -> io::Result<()> {
+            let client = connection.peer_addr()?;
+            writeln!(connection, "hello {client}")
+        }
+        fn ready(&self, _: &mut Connection<'_>, (): &mut ()) -> io::Result<Next> {
+            Ok(Next::Close)
+        }
+    }
+    let never = Duration::from_secs(3600);
+    let serve = |networks| trusting(networks).first_byte_timeout(never).serve(Greets).expect("it serves");
+    let server = serve(&["10.0.0.0/8"]);
+    // Once a worker is idle, a newcomer that is to speak first would be parked.
+    for _ in 0..20 {
+        let stream = connect(server.local_addr());
+        assert_eq!(hear(&stream), format!("hello {}", stream.local_addr().expect("an address")));
+    }
+    // And who owes a line is greeted by the name that it gives.
+    let server = serve(&["127.0.0.0/8"]);
+    let stream = connect(server.local_addr());
+    (&stream).write_all(LINE).expect("it reads");
+    assert_eq!(hear(&stream), "hello 192.0.2.1:5000");
 }
 
 #[test]

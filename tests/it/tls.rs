@@ -259,10 +259,27 @@ fn a_new_certificate_is_shown_to_new_clients() {
     assert!(server.reload(builder().tls(identity.tls())).expect("it is right").is_empty());
     assert_eq!(ask_http(&mut dial(&identity.client(&[]), server.local_addr()), GET).1, b"/a 0");
     assert_eq!(server.reload(builder()).expect("it is right"), ["tls"]);
+    // Where nothing else can change, too.
+    let spawning = overfall::baseline::serve(
+        builder().tls(identity.tls()),
+        overfall::baseline::Bound::None,
+        |c: &mut Connection<'_>| writeln!(c, "hello").map(|()| Next::Close),
+    )
+    .expect("it serves");
+    identity.renew();
+    assert!(spawning.reload(builder().tls(identity.tls())).expect("it is right").is_empty());
+    let mut hello = dial(&identity.client(&[]), spawning.local_addr());
+    hello.write_all(b"x").expect("it reads");
+    let mut said = String::new();
+    hello.read_to_string(&mut said).expect("an end that was told");
+    assert_eq!(said, "hello\n");
+    tls.reload().expect("both files");
     // A key of another certificate changes nothing.
     let now = identity.client(&[]);
-    fs::write(identity.key(), Identity::new("other").key().to_str().expect("text")).expect("a file");
-    assert!(tls.reload().is_err());
+    let other = Identity::new("other");
+    fs::copy(other.key(), identity.key()).expect("a file");
+    let said = tls.reload().expect_err("a key of another certificate").to_string();
+    assert!(said.contains("is not that of the first certificate"), "{said}");
     assert_eq!(ask_http(&mut dial(&now, server.local_addr()), GET).1, b"/a 0");
 }
 
