@@ -6,6 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{
         Arc,
@@ -17,6 +18,10 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use http::StatusCode;
+use rustix::{
+    io::{Errno, ioctl_fionbio},
+    pipe::PipeFlags,
+};
 
 use crate::http::codec::head::Head;
 
@@ -205,7 +210,15 @@ impl AccessLog {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // To wait until somebody reads a pipe would keep a proxy from what else it is told (`fifo(7)`).
+    let without_waiting = PipeFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().create(true).append(true).custom_flags(without_waiting).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => io::Error::other("it is no file, nor a pipe that somebody reads"),
+        _ => error,
+    })?;
+    ioctl_fionbio(&file, false)?;
+    Ok(file)
 }
 
 /// Lines that are written at once, where so many are there.
@@ -306,6 +319,22 @@ mod tests {
         log.flush(long);
         assert_eq!(written(&path), 2);
         std::fs::remove_dir_all(&place).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for_until_somebody_reads_it() {
+        let pipe = std::env::temp_dir().join(format!("overfall-access-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = AccessLog::open(&pipe, Arc::default()).unwrap_err();
+        assert_eq!(error.to_string(), "it is no file, nor a pipe that somebody reads");
+        // Who reads it and writes it waits for nobody.
+        let reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let log = Arc::new(AccessLog::open(&pipe, Arc::default()).unwrap());
+        drop(Record::malformed(&log, "::1".parse().unwrap(), StatusCode::BAD_REQUEST));
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(reader), &mut line).unwrap();
+        assert!(line.contains("\"status\":400"), "{line}");
+        std::fs::remove_file(&pipe).unwrap();
     }
 
     #[test]
