@@ -62,8 +62,9 @@ impl Restart {
             return tracing::warn!("USR2 is ignored: {reason}");
         }
         let restart = Arc::clone(self);
-        let run = move || match estate().and_then(Successor::start) {
-            Ok(successor) => restart.follow(successor, hand_over),
+        let run = move || match estate().and_then(|estate| restart.start(|| Successor::start(estate))) {
+            Ok(Some(successor)) => restart.follow(successor, hand_over),
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, "a new program cannot be started; going on unchanged");
                 restart.advance(Stage::None);
@@ -90,6 +91,18 @@ impl Restart {
         Ok(())
     }
 
+    /// Starts a new program, unless that was given up. Its number is noted before anybody else can look: whoever
+    /// gives the start up finds nothing yet, or whom to end.
+    fn start(&self, start: impl FnOnce() -> io::Result<Successor>) -> io::Result<Option<Successor>> {
+        let mut stage = self.0.lock();
+        if !matches!(*stage, Stage::Starting(_)) {
+            return Ok(None);
+        }
+        let successor = start()?;
+        *stage = Stage::Starting(Some(successor.process()));
+        Ok(Some(successor))
+    }
+
     /// Goes to this stage of a start, unless it was given up; whether it was not.
     fn advance(&self, to: Stage) -> bool {
         let mut stage = self.0.lock();
@@ -104,10 +117,6 @@ impl Restart {
     fn follow(&self, mut successor: Successor, hand_over: impl FnOnce()) {
         let process = successor.process();
         tracing::info!(%process, "starting the program anew");
-        if !self.advance(Stage::Starting(Some(process))) {
-            successor.end();
-            return;
-        }
         let failure = await_ready(&mut successor.channel, PATIENCE).err();
         let Some(failure) = failure else {
             if self.advance(Stage::Done(process)) {
@@ -255,6 +264,24 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_just_being_started_ends_with_who_starts_it() {
+        let restart = Arc::new(Restart::default());
+        assert_eq!(restart.prepare(), Ok(()));
+        let (channel, _theirs) = UnixStream::pair().unwrap();
+        let giving_up = Mutex::new(None);
+        let started = restart.start(|| {
+            let child = Command::new("sleep").arg("30").spawn()?;
+            // It is there, and nobody knows yet.
+            let restart = Arc::clone(&restart);
+            *giving_up.lock() = Some(thread::spawn(move || restart.give_up()));
+            Ok(Successor { child, channel })
+        });
+        assert!(giving_up.lock().take().unwrap().join().unwrap());
+        let status = started.unwrap().unwrap().child.wait().unwrap();
+        assert_eq!(status.to_string(), "signal: 15 (SIGTERM)");
+    }
+
+    #[test]
     fn there_is_one_restart_at_a_time_and_none_at_the_end() {
         let pid = Pid::from_raw(i32::MAX).unwrap();
         let restart = Restart::default();
@@ -271,6 +298,7 @@ mod tests {
         let restart = Restart::default();
         assert_eq!(restart.prepare(), Ok(()));
         assert!(restart.give_up());
+        assert!(restart.start(|| panic!("there is to be none")).is_ok_and(|started| started.is_none()));
         assert!(!restart.advance(Stage::Done(pid)));
         assert_eq!(restart.prepare(), Err("this process is shutting down".into()));
     }
