@@ -140,7 +140,11 @@ fn manifests_are_well_formed_and_name_what_there_is() {
             container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
         assert_would_start(&args);
         let scaled = all.iter().find(|one| one["kind"] == "ScaledObject").unwrap();
-        assert_is_measured(scaled["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap());
+        let trigger = &scaled["spec"]["triggers"][0];
+        assert_is_measured(trigger["metadata"]["query"].as_str().unwrap());
+        // A time to wait is not shared out among the pods, as the default would have it: each time that it
+        // is twice what it is to be, there are to be twice as many.
+        assert_eq!(trigger["metricType"], "Value");
         // Probes and the scraper ask where it answers, and the pods are where it looks for them.
         let admin = args[args.iter().position(|arg| *arg == "--admin").unwrap() + 1];
         let (_, port) = admin.rsplit_once(':').unwrap();
