@@ -23,12 +23,17 @@
 //! | `/status.json` | everything as JSON; names are those of [`Metrics`](crate::Metrics) and of this table's neighbours |
 //! | `/` | a page for people, which asks for `/status.json` every second |
 //!
+//! The last two are answered to who asks by an IP address, by `localhost`, or by the name given to
+//! [`serve_named`], and to others with 421: else a page of somebody else's that a browser shows could let its
+//! own name stand for this address, and read them.
+//!
 //! It has threads of its own, so that it answers while every worker of the server is held. [`serve_agent`]
 //! tells HAProxy, in its own way, what `/readyz` says, and how much the server can take.
 
 mod agent;
 mod families;
 mod figures;
+mod hosts;
 mod page;
 mod process;
 mod prometheus;
@@ -70,9 +75,23 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
+    serve_known_as(None, listener, watched)
+}
+
+/// The same for a server that browsers may ask by this name as well.
+///
+/// # Errors
+///
+/// Those of [`serve`].
+pub fn serve_named(name: &str, listener: TcpListener, watched: impl Watched) -> Result<Handle> {
+    serve_known_as(Some(name.to_owned()), listener, watched)
+}
+
+fn serve_known_as(name: Option<String>, listener: TcpListener, watched: impl Watched) -> Result<Handle> {
     let server = small(listener, "admin-").workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
-    let figures = Source::new(watched);
-    quietly(|| http::serve(server, move |request: &Request<'_>| routes::answer(&figures, request)))
+    let source = Source::new(watched);
+    let answer = move |request: &Request<'_>| routes::answer(&source, name.as_deref(), request);
+    quietly(|| http::serve(server, answer))
 }
 
 /// Tells HAProxy on this listener how a server or a balancer fares, as its `agent-check` asks, until the

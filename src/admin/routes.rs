@@ -1,13 +1,14 @@
 //! Which path is answered how. It does not know what the figures mean.
 
-use super::{figures::Source, page::page, prometheus, status};
+use super::{figures::Source, hosts, page::page, prometheus, status};
 use crate::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-pub(super) fn answer(source: &Source, request: &Request<'_>) -> Response {
+/// Answers a request to a server that is known by this name, if by any.
+pub(super) fn answer(source: &Source, name: Option<&str>, request: &Request<'_>) -> Response {
     let answer = match (request.uri().path(), request.method()) {
         ("/metrics" | "/healthz" | "/readyz" | "/status.json" | "/", method)
             if !matches!(*method, Method::GET | Method::HEAD) =>
@@ -18,6 +19,11 @@ pub(super) fn answer(source: &Source, request: &Request<'_>) -> Response {
         ("/metrics", _) => metrics(source, request),
         ("/healthz", _) => health(source),
         ("/readyz", _) => readiness(source),
+        // Machines may ask for the others by whatever name they know us.
+        ("/status.json" | "/", _) if !hosts::is_ours(request, name) => say(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this is shown to who asks by an IP address, by localhost, or by the name that it listens at",
+        ),
         ("/status.json", _) => {
             Response::new(status::json(&source.figures())).header(header::CONTENT_TYPE, JSON)
         }

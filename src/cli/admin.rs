@@ -64,7 +64,7 @@ impl Bound {
     pub(super) fn serve<W: Watched>(self, watched: &Arc<W>) -> anyhow::Result<Answering> {
         let mut answering = Vec::new();
         if let Some((origin, listener)) = self.admin {
-            answering.push((origin, admin::serve(listener, Arc::clone(watched))?));
+            answering.push((origin.clone(), serve(&origin, listener, Arc::clone(watched))?));
         }
         if let Some((origin, listener)) = self.agent {
             answering.push((origin, admin::serve_agent(listener, Arc::clone(watched))?));
@@ -72,6 +72,17 @@ impl Bound {
         // They may be those of a program whose place this one takes, and which goes on should this one fail.
         answering.iter().for_each(|(_, handle)| handle.share_listeners());
         Ok(Answering(answering))
+    }
+}
+
+/// Where it was told to listen by a name, that is what browsers know it by.
+fn serve<W: Watched>(origin: &Origin, listener: TcpListener, watched: Arc<W>) -> overfall::Result<Handle> {
+    match origin {
+        Origin::Flag(_, addr) => {
+            let name = addr.rsplit_once(':').map_or(addr.as_str(), |(name, _)| name);
+            admin::serve_named(name, listener, watched)
+        }
+        Origin::Manager(_) => admin::serve(listener, watched),
     }
 }
 

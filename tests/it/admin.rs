@@ -26,7 +26,12 @@ struct Answer {
 }
 
 fn ask_admin(admin: SocketAddr, request: &str) -> Answer {
-    let request = format!("{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    ask_by(admin, request, "Host: localhost\r\n")
+}
+
+fn ask_by(admin: SocketAddr, request: &str, host: &str) -> Answer {
+    let request =
+        format!("{request} HTTP/1.{}\r\n{host}Connection: close\r\n\r\n", u8::from(!host.is_empty()));
     let reply = exchange(admin, request.as_bytes()).expect("an answer");
     let reply = String::from_utf8(reply).expect("text");
     let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
@@ -196,6 +201,30 @@ fn everything_is_there_as_json() {
     assert_eq!(status["settings"]["patience_seconds"], PATIENCE.as_secs_f64());
     assert!(status["process"]["open_files"].as_u64() > Some(3));
     assert_eq!((&status["state"], &status["reason"]), (&"ready".into(), &Value::Null));
+}
+
+#[test]
+fn a_page_that_lets_its_name_stand_for_this_address_reads_nothing() {
+    let server = Arc::new(web(|_| Response::text("")));
+    let any = show(Arc::clone(&server));
+    let named = admin::serve_named("Db1.example", TcpListener::bind("127.0.0.1:0").unwrap(), server).unwrap();
+    let cases = [
+        (&any, "Host: evil.example:9901\r\n", 421),
+        (&any, "Host: db1.example\r\n", 421),
+        (&any, "Host: [::1]:9901\r\n", 200),
+        (&any, "Host: 127.0.0.1:9901\r\n", 200),
+        (&any, "", 200),
+        (&named, "Host: db1.example:9901\r\n", 200),
+        (&named, "Host: evil.example\r\n", 421),
+    ];
+    for (admin, host, status) in cases {
+        for path in ["/", "/status.json"] {
+            assert_eq!(ask_by(admin.local_addr(), &format!("GET {path}"), host).status, status, "{host}");
+        }
+        for path in ["/metrics", "/healthz", "/readyz"] {
+            assert_eq!(ask_by(admin.local_addr(), &format!("GET {path}"), host).status, 200, "{host}");
+        }
+    }
 }
 
 #[test]
