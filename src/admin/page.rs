@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("page.html");
 /// an empty one, so that none is asked for.)
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'; style-src 'sha256-Kjh8uI8L+Iy/uGuX0amCMP6B0U3wSuDQLle1kDcAyQs='; script-src 'sha256-GujMdOBYxXuWqgL7/NuVKooIkgjGlvKUyZjKldJR7aw='",
+     frame-ancestors 'none'; style-src 'sha256-Kjh8uI8L+Iy/uGuX0amCMP6B0U3wSuDQLle1kDcAyQs='; script-src 'sha256-sXpPHX2NriqT5T+0qAYbca5m4OyIFKY9ISnc/zis6Nw='",
 );
 
 pub(super) fn page() -> Response {

@@ -1,18 +1,23 @@
 //! What operators and their machines are told of a running server.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 use overfall::{
     Handle, Server,
     admin::{self, Watched},
     balance::{self, Config, HttpConfig},
-    http::{self, Request, Response},
+    http::{self, Request, Response, header},
 };
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -276,11 +281,11 @@ fn a_port_in_use_and_a_wrong_address_are_one_sentence() {
     assert_wrong_usage(&["serve", "-q"], &[(&["--admin", "nowhere"], "'nowhere' for '--admin <ADDR>'")]);
 }
 
-#[test]
-fn who_has_the_workers_is_told_and_how_long_clients_wait() {
-    let (entered, blocked) = std::sync::mpsc::channel();
-    let (open, gate) = std::sync::mpsc::channel::<()>();
-    let (entered, gate) = (parking_lot::Mutex::new(entered), parking_lot::Mutex::new(gate));
+/// A server that says when a worker has `/slow`, and keeps it there until it is told to go on.
+fn serve_slow() -> (Arc<Handle>, Receiver<()>, Sender<()>) {
+    let (entered, blocked) = channel();
+    let (open, gate) = channel::<()>();
+    let (entered, gate) = (Mutex::new(entered), Mutex::new(gate));
     let server = Arc::new(web(move |request| {
         if request.uri().path() == "/slow" {
             entered.lock().send(()).expect("the test listens");
@@ -289,6 +294,12 @@ fn who_has_the_workers_is_told_and_how_long_clients_wait() {
         }
         Response::text("")
     }));
+    (server, blocked, open)
+}
+
+#[test]
+fn who_has_the_workers_is_told_and_how_long_clients_wait() {
+    let (server, blocked, open) = serve_slow();
     let admin = show(Arc::clone(&server));
     let at = admin.local_addr();
     let mut client = connect(server.local_addr());
@@ -360,11 +371,22 @@ fn hear_some(mut client: &TcpStream) -> String {
 
 #[test]
 fn after_the_delay_it_drains() {
-    let args = ["serve", "--shutdown-delay", "100ms"];
-    let mut served = start_command(&args);
-    served.signal(Signal::TERM);
-    assert_eq!(served.wait().0, Some(0));
-    assert!(TcpStream::connect(served.addr).is_err());
+    let mut command = overfall(&["serve", "--listen", "127.0.0.1:0", "--shutdown-delay", "200ms"]);
+    command.args(["--log-format", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    assert!(out.read_line(&mut String::new()).unwrap() > 0, "it listens");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let said_at = |message: &str| {
+        let found = lines.iter().find(|line| line["message"] == message).expect(&text);
+        humantime::parse_rfc3339(found["timestamp"].as_str().unwrap()).unwrap()
+    };
+    let (from, to) = (said_at("everybody is served for 200ms more"), said_at("accepting nobody new"));
+    assert!(to.duration_since(from).is_ok_and(|passed| passed.as_millis() >= 199), "{text}");
 }
 
 /// What the agent says to who sends this.
@@ -484,16 +506,140 @@ fn a_browser_may_do_with_the_page_what_is_in_it_and_nothing_else() {
     let page = get(admin.local_addr(), "/");
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
     assert!(page.head.contains("content-type: text/html; charset=utf-8"), "{}", page.head);
-    let mut command = Command::new("chromium");
-    let profile = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("chromium");
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("http://{}/", admin.local_addr()));
-    let Ok(output) = command.output() else {
-        return eprintln!("skipped: chromium is not installed; it is a package of Debian");
-    };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Some(text) = shown_at(admin.local_addr()) else { return };
     assert!(text.contains(r#"<span id="state" class="state good">ready</span>"#), "{text}");
     assert!(text.contains("Answers per second") && text.contains("idle 100 %"), "{text}");
+    assert!(text.contains("No call runs now."), "{text}");
+}
+
+/// What a browser makes of the page there after it has asked several times; none where there is no browser.
+fn shown_at(addr: SocketAddr) -> Option<String> {
+    let mut command = Command::new("chromium");
+    let profile = format!("{}/chromium-{}", env!("CARGO_TARGET_TMPDIR"), addr.port());
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"])
+        .arg(format!("--user-data-dir={profile}"))
+        .arg(format!("http://{addr}/"));
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: chromium is not installed; it is a package of Debian");
+        return None;
+    };
+    // It may be in use still by what the browser has started.
+    let _ = std::fs::remove_dir_all(profile);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (shown, _script) = text.split_once("<script>").expect("the page");
+    Some(shown.to_owned())
+}
+
+/// What a browser shows where the page's questions are answered like this, by their number.
+fn shown_for(answers: impl Fn(usize) -> Response + Send + Sync + 'static) -> Option<String> {
+    let admin = show(web(|_| Response::text("")));
+    let page = get(admin.local_addr(), "/").body;
+    let asked = AtomicUsize::new(0);
+    let server = web(move |request| match request.uri().path() {
+        "/" => Response::new(page.clone()).header(header::CONTENT_TYPE, HTML),
+        _ => answers(asked.fetch_add(1, SeqCst)),
+    });
+    shown_at(server.local_addr())
+}
+
+const HTML: http::HeaderValue = http::HeaderValue::from_static("text/html; charset=utf-8");
+
+#[test]
+fn the_page_shows_upstreams_that_are_up_and_down_and_what_they_answer() {
+    let (good, bad) = (web(|_| Response::text("here")), web(|_| Response::text("here")));
+    let balancer = balancer(&[good.local_addr(), bad.local_addr()], Some(HttpConfig::default()));
+    let admin = show(Arc::clone(&balancer));
+    let upstreams = || balancer.snapshot().upstreams;
+    await_that("both are up", || upstreams().iter().all(|upstream| upstream.reached));
+    drop(bad);
+    await_that("one is down", || !upstreams()[1].up);
+    let (to, over) = (balancer.handle().local_addr(), AtomicBool::new(false));
+    let text = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                assert_eq!(get(to, "/").status, 200);
+            }
+        });
+        await_that("it is asked", || balancer.handle().metrics().answered > 0);
+        let text = shown_at(admin.local_addr());
+        over.store(true, SeqCst);
+        text
+    });
+    let Some(text) = text else { return };
+    let row = |addr, state: &str| format!("<td>{addr}</td><td><span class=\"state {state}</span></td>");
+    assert!(text.contains(&row(good.local_addr(), "good\">up")), "{text}");
+    assert!(text.contains(&row(upstreams()[1].addr, "bad\">down")), "{text}");
+    assert!(text.contains("<h2>Limits of the upstreams</h2>"), "{text}");
+    assert!(text.contains(r#"<p id="gone" class="notice gone" role="alert" hidden=""></p>"#), "{text}");
+    let (_, rates) = text.split_once("<h2>Answers per second</h2><span class=\"value\">").unwrap();
+    let rate: f64 = rates.split([' ', '<']).next().unwrap().parse().expect(rates);
+    assert!(rate > 0.0, "{text}");
+}
+
+#[test]
+fn the_page_shows_who_has_the_workers() {
+    let (server, entered, open) = serve_slow();
+    let admin = show(Arc::clone(&server));
+    let mut client = connect(server.local_addr());
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    entered.recv_timeout(PATIENCE).unwrap();
+    let Some(text) = shown_at(admin.local_addr()) else { return };
+    let client = client.local_addr().unwrap();
+    let call = format!(r#"<td class="doing">GET /slow</td><td>handling</td><td>{client}</td>"#);
+    assert!(text.contains(&call) && text.contains(r#"<p id="no-calls" class="quiet" hidden="">"#), "{text}");
+    open.send(()).unwrap();
+}
+
+/// The status of a balancer before HTTP upstreams, to be changed.
+fn status_of_a_balancer() -> Value {
+    let upstream = web(|_| Response::text("here"));
+    let balancer = balancer(&[upstream.local_addr()], Some(HttpConfig::default()));
+    status(show(balancer).local_addr())
+}
+
+#[test]
+fn upstreams_that_are_gone_leave_the_pages_charts_to_those_that_came() {
+    let status = status_of_a_balancer();
+    let shown = shown_for(move |number| {
+        let mut status = status.clone();
+        let mut upstreams = Vec::new();
+        // Two deploys, each with as many as there are lines to be told apart, and then none that has a limit.
+        for place in 0..6 {
+            let mut upstream = status["upstreams"][0].clone();
+            let name = format!("10.0.{}.{place}:80", number.min(2));
+            (upstream["name"], upstream["addr"]) = (name.clone().into(), name.into());
+            upstream["limit"] = if number == 1 { Value::Null } else { (40 + place).into() };
+            upstreams.push(upstream);
+        }
+        status["upstreams"] = upstreams.into();
+        status["uptime_seconds"] = number.into();
+        status["metrics"]["answered"] = (100 * number).into();
+        status["advice"] = serde_json::json!({ "text": "20 workers are wanted" });
+        Response::new(status.to_string())
+    });
+    let Some(text) = shown else { return };
+    let (_, chart) = text.split_once("<h2>Limits of the upstreams</h2>").expect(&text);
+    let (chart, _) = chart.split_once("</section>").unwrap();
+    for place in 0..6 {
+        assert!(chart.contains(&format!("10.0.2.{place}:80 {}", 40 + place)), "{chart}");
+    }
+    assert!(!chart.contains("10.0.0."), "{chart}");
+    assert_eq!(chart.matches("<path class=\"fourth\"").count(), 2, "one is drawn, one explains it: {chart}");
+    assert!(text.contains("<h2>Answers per second</h2><span class=\"value\">100</span>"), "{text}");
+    assert!(text.contains(r#"role="status">Advice: 20 workers are wanted.</p>"#), "{text}");
+}
+
+#[test]
+fn a_server_that_is_gone_is_told_from_a_page_that_fails() {
+    let status = status_of_a_balancer().to_string();
+    let gone = shown_for(move |number| match number {
+        0 => Response::new(status.clone()),
+        _ => Response::text("").status(http::StatusCode::INTERNAL_SERVER_ERROR),
+    });
+    let Some(gone) = gone else { return };
+    assert!(gone.contains("There is no answer since") && gone.contains(">no answer</span>"), "{gone}");
+    let fails = shown_for(|_| Response::new("{}")).unwrap();
+    assert!(fails.contains("This page cannot show what the server answers"), "{fails}");
+    assert!(!fails.contains("There is no answer") && fails.contains(">not shown</span>"), "{fails}");
 }
