@@ -88,7 +88,7 @@ pub fn serve_named(name: &str, listener: TcpListener, watched: impl Watched) -> 
 }
 
 fn serve_known_as(name: Option<String>, listener: TcpListener, watched: impl Watched) -> Result<Handle> {
-    let server = small(listener, "admin-").workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
+    let server = small(listener, "admin").workers(WORKERS).first_byte_timeout(IO_TIMEOUT);
     let source = Source::new(watched);
     let answer = move |request: &Request<'_>| routes::answer(&source, name.as_deref(), request);
     quietly(|| http::serve(server, answer))
@@ -104,14 +104,14 @@ fn serve_known_as(name: Option<String>, listener: TcpListener, watched: impl Wat
 ///
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve_agent(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
-    let server = small(listener, "agent-").workers(1).first_byte_timeout(AGENT_TIMEOUT);
+    let server = small(listener, "agent").workers(1).first_byte_timeout(AGENT_TIMEOUT);
     quietly(|| server.serve(Agent::new(Source::new(watched))))
 }
 
 /// A server for a few, who are answered at once.
-fn small(listener: TcpListener, threads: &'static str) -> Builder {
+fn small(listener: TcpListener, name: &'static str) -> Builder {
     Server::builder()
-        .threads(threads)
+        .name(name)
         .from_listener(listener)
         .max_connections(MAX_CONNECTIONS)
         .patience(PATIENCE)
@@ -120,7 +120,7 @@ fn small(listener: TcpListener, threads: &'static str) -> Builder {
         .drain_timeout(DRAIN_TIMEOUT)
 }
 
-/// What a server logs as it starts would be taken for the settings of the one that is shown.
+/// What a server logs as it starts is its settings, which nobody chose.
 fn quietly(start: impl FnOnce() -> Result<Handle>) -> Result<Handle> {
     tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), start)
 }

@@ -218,10 +218,10 @@ impl Builder {
         self
     }
 
-    /// What the names of its threads begin with, so that they are not taken for those of another server.
+    /// What its threads and their lines in the log are told apart by from those of another server.
     #[cfg(feature = "admin")]
-    pub(crate) fn threads(mut self, prefix: &'static str) -> Self {
-        self.settings.threads = prefix;
+    pub(crate) fn name(mut self, name: &'static str) -> Self {
+        self.settings.name = name;
         self
     }
 

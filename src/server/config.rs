@@ -49,8 +49,9 @@ pub(crate) struct Config {
     pub(crate) handlers_descriptors: usize,
     pub(crate) timeouts: Timeouts,
     pub(crate) drain_timeout: Duration,
-    /// What the names of its threads begin with.
-    pub(crate) threads: &'static str,
+    /// What its threads and their lines in the log are told apart by from those of another server; nothing for
+    /// the one that matters.
+    pub(crate) name: &'static str,
     pub(crate) accept_proxy: Vec<IpNet>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
@@ -119,7 +120,7 @@ pub(super) struct Settings {
     pub(super) idle_timeout: Duration,
     pub(super) io_timeout: Duration,
     pub(super) drain_timeout: Duration,
-    pub(super) threads: &'static str,
+    pub(super) name: &'static str,
     /// Those who say in a PROXY line for whom they speak.
     pub(super) accept_proxy: Vec<IpNet>,
     #[cfg(feature = "tls")]
@@ -142,7 +143,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
-            threads: "",
+            name: "",
             accept_proxy: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -216,7 +217,7 @@ impl Settings {
                 io: self.io_timeout,
             },
             drain_timeout: self.drain_timeout,
-            threads: self.threads,
+            name: self.name,
             accept_proxy: self.accept_proxy.clone(),
             #[cfg(feature = "tls")]
             tls: self.tls.clone(),

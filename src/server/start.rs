@@ -23,7 +23,7 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let (workers, holds) = (config.workers, config.workers / 2);
     let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, holds));
     let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
-    let (workers, threads) = (config.workers, config.threads);
+    let (workers, name) = (config.workers, config.name);
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let (entrance, receiver) = queue(config.queue);
     let service = Service::new(handler, context);
@@ -32,9 +32,9 @@ pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handle
     let acceptor = Acceptor::new(Arc::clone(&pool), listeners, entrance);
     let started = (0..workers).try_for_each(|index| {
         let (pool, alive) = (Arc::clone(&pool), control.alive.count());
-        spawn(format!("{threads}worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
+        spawn_of(name, format!("worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
     });
-    let acceptor = started.and_then(|()| spawn(format!("{threads}acceptor"), move || accept(acceptor)));
+    let acceptor = started.and_then(|()| spawn_of(name, "acceptor".into(), move || accept(acceptor)));
     if acceptor.is_err() {
         // Those that did start find that there is nothing to do.
         control.context.stage.cut();
@@ -54,6 +54,19 @@ fn accept<H: Handler>(mut acceptor: Acceptor<H>) -> Ending {
     }
     let ending = Drain::new(acceptor).run();
     failed.map_or(ending, Ending::ListenerFailed)
+}
+
+/// Starts a thread of a server that may have a name: the thread's begins with it, and whatever the thread logs
+/// says it, so that neither is taken for that of another server.
+fn spawn_of<T: Send + 'static>(
+    server: &'static str,
+    thread: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    if server.is_empty() {
+        return spawn(thread, body);
+    }
+    spawn(format!("{server}-{thread}"), move || tracing::error_span!("serving", server).in_scope(body))
 }
 
 pub(super) fn spawn<T: Send + 'static>(

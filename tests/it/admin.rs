@@ -269,6 +269,25 @@ fn the_command_answers_until_it_ends() {
 }
 
 #[test]
+fn what_admins_own_threads_log_is_told_from_what_the_server_logs() {
+    // More clients of admin than there are descriptors for, and none of the server.
+    let script = "ulimit -n 60; exec \"$0\" serve --listen 127.0.0.1:0 --workers 1 --admin 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_overfall")]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let admin =
+        out.find_map(|line| line.strip_prefix("admin on http://")?.trim_end_matches('/').parse().ok());
+    let clients: Vec<_> = (0..60).map(|_| connect(admin.unwrap())).collect();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = log.find(|line| line.contains("WARN") && line.contains("cannot accept"));
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(line.as_ref().is_some_and(|line| line.contains("serving{server=\"admin\"}")), "{line:?}");
+    drop(clients);
+}
+
+#[test]
 fn a_port_in_use_and_a_wrong_address_are_one_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
