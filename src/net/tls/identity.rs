@@ -12,7 +12,7 @@ use std::{
 use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
@@ -99,13 +99,13 @@ impl Tls {
     /// they speak (ALPN, RFC 7301).
     pub(crate) fn acceptor(&self, protocols: &[&[u8]]) -> Result<Acceptor> {
         let failed = |error: rustls::Error| Error::start("TLS", io::Error::other(error));
-        let builder = ServerConfig::builder_with_provider(ring::default_provider().into());
+        let builder = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into());
         let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
         let resolver = Arc::<Identity>::clone(&self.identity);
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // Sessions are resumed from what clients keep: nothing is kept here for them.
-        config.ticketer = ring::Ticketer::new().map_err(failed)?;
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
         Ok(Acceptor(Arc::new(config)))
     }
 }
@@ -119,7 +119,7 @@ impl fmt::Debug for Tls {
 impl Files {
     fn read(&self) -> Result<CertifiedKey> {
         let (chain, key) = (self.chain()?, self.private_key()?);
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| {
             let (key, certificate) = (self.key.display(), self.certificate.display());
             Error::identity(match error {
                 rustls::Error::InconsistentKeys(_) => {
