@@ -9,9 +9,10 @@ use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, Pro
 
 use super::{
     command_line::Values,
-    pool::{self, PoolArgs, Running},
+    pool::{self, PoolArgs},
     reload::Reload,
     resolving::ResolveArgs,
+    served::Running,
     usage::Wrong,
     values,
 };

@@ -14,7 +14,7 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::usage;
+use super::mistakes;
 
 /// What the command line says, with the file that it names.
 #[derive(Debug, clap::Args)]
@@ -177,7 +177,7 @@ impl Entry {
         match command.clone().try_get_matches_from(alone) {
             // What else must be there is another's concern.
             Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
-                Err(usage::sentence_in_a_file(&error, key))
+                Err(mistakes::sentence_in_a_file(&error, key))
             }
             _ => Ok(Self { id: arg.get_id().clone(), key: key.to_owned(), line, is_positional, arguments }),
         }
@@ -198,7 +198,7 @@ fn unknown(key: &str, value: &DeValue<'_>, command: &Command) -> String {
         return format!("{key} is no setting; it has no dashes in a file: {bare}");
     }
     let error = command.clone().try_get_matches_from([format!("--{bare}")]).err();
-    match error.as_ref().and_then(usage::suggestion) {
+    match error.as_ref().and_then(mistakes::suggestion) {
         Some(flag) => format!("{key} is no setting; perhaps {flag} is meant"),
         None => format!("{key} is no setting; the flags of overfall {} are", command.get_name()),
     }

@@ -13,6 +13,7 @@ mod leave;
 mod listen;
 mod logging;
 mod man;
+mod mistakes;
 mod output;
 mod pool;
 mod reload;

@@ -2,7 +2,6 @@
 //! know what is served.
 
 use std::{
-    fmt,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
     sync::{
@@ -15,7 +14,7 @@ use std::{
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use overfall::{Builder, Handle, OnFull, Server, admin::Watched};
+use overfall::{Builder, OnFull, Server, admin::Watched};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     low_level::signal_name,
@@ -31,7 +30,7 @@ use super::{
     output,
     reload::{self, Reload},
     restart::Restart,
-    served::Served,
+    served::{Running, Served},
     signals::{Caught, catch, is_ignored},
     sockets, systemd, values, workers,
 };
@@ -144,24 +143,6 @@ impl PoolArgs {
             builder = builder.max_connections(max_connections);
         }
         self.entry.apply(builder)
-    }
-}
-
-/// A server that runs, and what USR1 shows of it.
-pub(super) trait Running: Watched {
-    /// Waits for its end.
-    fn join(&self) -> overfall::Result<()>;
-
-    fn status(&self) -> impl fmt::Display;
-}
-
-impl Running for Handle {
-    fn join(&self) -> overfall::Result<()> {
-        Handle::join(self)
-    }
-
-    fn status(&self) -> impl fmt::Display {
-        self.metrics()
     }
 }
 

@@ -1,18 +1,35 @@
 //! What runs, as those see it who start and end the process: the program whose place it takes, a service
 //! manager, and the program that takes its place. It does not know what is served.
 
-use std::{io, os::unix::net::UnixStream, sync::Arc};
+use std::{fmt, io, os::unix::net::UnixStream, sync::Arc};
 
-use overfall::Handle;
+use overfall::{Handle, admin::Watched};
 
 use super::{
     admin::Answering,
     handover::Origin,
     leave::LeaveArgs,
-    pool::Running,
     restart::{self, Estate},
     systemd,
 };
+
+/// A server that runs, and what USR1 shows of it.
+pub(super) trait Running: Watched {
+    /// Waits for its end.
+    fn join(&self) -> overfall::Result<()>;
+
+    fn status(&self) -> impl fmt::Display;
+}
+
+impl Running for Handle {
+    fn join(&self) -> overfall::Result<()> {
+        Handle::join(self)
+    }
+
+    fn status(&self) -> impl fmt::Display {
+        self.metrics()
+    }
+}
 
 pub(super) struct Served<R> {
     running: Arc<R>,

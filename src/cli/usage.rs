@@ -2,9 +2,9 @@
 
 use std::{fmt, process::ExitCode};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 
-use super::{config_file::Settings, output};
+use super::{config_file::Settings, mistakes::paragraphs, output};
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -45,32 +45,6 @@ pub(super) fn sentence(error: &clap::Error, settings: Option<&Settings>) -> Stri
         sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
     }
     located(sentence, None, settings)
-}
-
-/// What was wrong with the value of this key in a file.
-pub(super) fn sentence_in_a_file(error: &clap::Error, key: &str) -> String {
-    let sentence = paragraphs(error).into_iter().next().unwrap_or_default();
-    match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(flag)) => sentence.replacen(flag, key, 1),
-        _ => sentence,
-    }
-}
-
-/// The flag that may have been meant.
-pub(super) fn suggestion(error: &clap::Error) -> Option<String> {
-    match error.get(ContextKind::SuggestedArg)? {
-        ContextValue::String(flag) => Some(flag.trim_start_matches('-').to_owned()),
-        _ => None,
-    }
-}
-
-/// The error's paragraphs, each on one line.
-fn paragraphs(error: &clap::Error) -> Vec<String> {
-    let text = error.to_string();
-    let join = |paragraph: &str| {
-        paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
-    };
-    text.trim_start_matches("error: ").split("\n\n").map(join).collect()
 }
 
 /// What is wrong with what was asked for, if that is why it failed.

@@ -62,7 +62,8 @@ impl Identity {
     fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).expect("a certificate")).expect("a root");
-        let builder = ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into());
+        let builder =
+            ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into());
         let builder = builder.with_safe_default_protocol_versions().expect("versions");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
