@@ -1,6 +1,7 @@
 //! Sockets and the waiting for them. It knows neither handlers nor what is said over a socket.
 
 pub(crate) mod flags;
+mod incoming;
 pub(crate) mod input;
 pub(crate) mod key;
 pub(crate) mod listener;
