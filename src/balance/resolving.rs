@@ -92,7 +92,7 @@ impl Directory {
             stopped: AtomicBool::new(false),
         };
         let mut known = directory.known.lock();
-        directory.await_first(&mut known.names);
+        directory.await_first(&mut known.names, None);
         directory.follow(&mut known);
         drop(known);
         Ok(Arc::new(directory))
@@ -115,7 +115,7 @@ impl Directory {
         let mut known = self.known.lock();
         let mut names = Names::new(literals, config.resolve_interval, now);
         names.keep(&known.names, now);
-        self.await_first(&mut names);
+        self.await_first(&mut names, Some(&mut known.names));
         let has_any = !names.wanted(|_| false).is_empty() || known.wanted.is_empty();
         let committed = match has_any {
             true => commit(),
@@ -138,13 +138,14 @@ impl Directory {
         Ok(())
     }
 
-    /// Asks for those names that are due, and waits for those of which nothing is known.
-    fn await_first(&self, names: &mut Names) {
+    /// Asks for those names that are due, and waits for those of which nothing is known. What is said of
+    /// those `before` counts for them, too.
+    fn await_first(&self, names: &mut Names, mut before: Option<&mut Names>) {
         let until = Instant::now() + self.first_within;
         self.ask(names);
         while names.awaits_any() && self.answers.await_some(Some(until)) {
             self.answers.bell.silence();
-            self.heed(names);
+            self.heed(names, before.as_deref_mut());
         }
         names.give_up().iter().for_each(tell);
     }
@@ -168,11 +169,12 @@ impl Directory {
     }
 
     /// Takes note of what resolver threads have said.
-    fn heed(&self, names: &mut Names) {
-        let answers = std::mem::take(&mut *self.answers.list.lock());
+    fn heed(&self, names: &mut Names, mut before: Option<&mut Names>) {
+        let (answers, now) = (std::mem::take(&mut *self.answers.list.lock()), Instant::now());
         for (name, answer) in answers {
             let answer = answer.map_err(|error| error.to_string());
-            names.answered(&name, answer, Instant::now()).iter().for_each(tell);
+            let old = before.as_mut().and_then(|before| before.answered(&name, answer.clone(), now));
+            names.answered(&name, answer, now).or(old).iter().for_each(tell);
         }
     }
 
@@ -198,12 +200,13 @@ impl Directory {
     /// Goes on until it is told to end.
     fn run(&self) {
         loop {
+            // Whoever reloads waits for the same bell, and has this as long as it does.
+            let mut known = self.known.lock();
             self.answers.bell.silence();
             if self.stopped.load(SeqCst) {
                 return;
             }
-            let mut known = self.known.lock();
-            self.heed(&mut known.names);
+            self.heed(&mut known.names, None);
             self.follow(&mut known);
             known.names.look(Instant::now()).iter().for_each(tell);
             self.ask(&mut known.names);
@@ -329,10 +332,13 @@ mod tests {
         }
     }
 
-    fn begin(names: &[&str], resolver: Resolver) -> Arc<Directory> {
-        let config = config(names);
+    fn begin(names: &[&str], resolver: Resolver, within: Duration) -> Arc<Directory> {
+        begin_with(config(names), resolver, within)
+    }
+
+    fn begin_with(config: Config, resolver: Resolver, within: Duration) -> Arc<Directory> {
         let upstreams = Upstreams::new(&config, PATIENCE).unwrap();
-        Directory::begin(upstreams, Arc::new(Live::new(config, None)), resolver, 50 * MS).unwrap()
+        Directory::begin(upstreams, Arc::new(Live::new(config, None)), resolver, within).unwrap()
     }
 
     fn ports(upstreams: &Upstreams) -> Vec<u16> {
@@ -352,7 +358,7 @@ mod tests {
         let zone = Zone::default();
         zone.set("a:1", &[1, 2]);
         // An address is never asked for.
-        let directory = begin(&["127.0.0.1:9", "a:1", "b:1"], zone.resolver());
+        let directory = begin(&["127.0.0.1:9", "a:1", "b:1"], zone.resolver(), PATIENCE);
         assert_eq!(ports(&directory.upstreams), [9, 1, 2]);
         let resolving = Resolving::start(&directory, || {}).unwrap();
         zone.set("a:1", &[3, 2]);
@@ -387,10 +393,9 @@ mod tests {
         zone.set("a:1", &[1]);
         let quick = zone.resolver();
         let resolver = move |name: &str| if name == "hangs:1" { gated(name) } else { quick(name) };
-        let directory = begin(&["hangs:1", "a:1"], Arc::new(resolver));
+        let directory = begin(&["hangs:1", "a:1"], Arc::new(resolver), 50 * MS);
         let resolving = Resolving::start(&directory, || {}).unwrap();
-        assert_eq!(ports(&directory.upstreams), [1]);
-        for port in [2, 3] {
+        for port in [1, 2, 3] {
             zone.set("a:1", &[port]);
             await_ports(&directory, &[port]);
         }
@@ -407,8 +412,12 @@ mod tests {
     fn names_are_reloaded_if_there_is_an_upstream_among_them() {
         let zone = Zone::default();
         zone.set("a:1", &[1]);
-        let directory = begin(&["a:1"], zone.resolver());
+        // Nothing is due meanwhile, so that the thread waits whenever it can.
+        let config = |names: &[&str]| Config { resolve_interval: 3600 * 1000 * MS, ..config(names) };
+        let directory = begin_with(config(&["a:1"]), zone.resolver(), PATIENCE);
         directory.listens_on(&["127.0.0.1:80".parse().unwrap()]);
+        // It hears the same bell, and is not to silence it for whoever reloads.
+        let _resolving = Resolving::start(&directory, || {}).unwrap();
         let reload = |names: &[&str]| {
             let mut is_committed = false;
             let commit = || {
@@ -437,6 +446,27 @@ mod tests {
         zone.0.lock().clear();
         reload(&["b:1", "no:1"]).unwrap();
         assert_eq!(ports(&directory.upstreams), [2, 3]);
+        for name in ["c:1", "d:1", "e:1", "f:1", "g:1", "h:1"] {
+            zone.set(name, &[4]);
+            reload(&[name]).unwrap();
+            assert_eq!(ports(&directory.upstreams), [4]);
+        }
+    }
+
+    #[test]
+    fn what_is_heard_of_a_name_while_others_are_reloaded_in_vain_counts() {
+        let (gated, _calls, open) = gated();
+        let nothing = Zone::default().resolver();
+        let resolver = move |name: &str| if name == "late:1" { gated(name) } else { nothing(name) };
+        let directory = begin(&["127.0.0.1:9", "late:1"], Arc::new(resolver), 50 * MS);
+        open.send(7).unwrap();
+        while directory.answers.list.lock().is_empty() {
+            thread::park_timeout(MS);
+        }
+        assert!(directory.reload(&config(&["no:1"]), || Ok(())).is_err());
+        let _resolving = Resolving::start(&directory, || {}).unwrap();
+        await_ports(&directory, &[9, 7]);
+        drop(open);
     }
 
     #[test]
