@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn introduce(connection: &mut Connection<'_>, version: Option<ProxyVersion>) {
     let Some(version) = version else { return };
     let ends = connection.peer_addr().and_then(|client| Ok(Ends { client, local: connection.local_addr()? }));
-    // A client that has gone already has no address any more.
+    // They are known even of a client that has gone; should they not be, nobody is named.
     let line = write(version, ends.ok());
     if let Some((_, other, _)) = connection.sides() {
         // Where it fails, so does whatever follows.
