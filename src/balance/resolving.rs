@@ -93,7 +93,7 @@ impl Directory {
         };
         let mut known = directory.known.lock();
         directory.await_first(&mut known.names, None);
-        directory.follow(&mut known);
+        directory.follow(&mut known, false);
         drop(known);
         Ok(Arc::new(directory))
     }
@@ -116,26 +116,29 @@ impl Directory {
         let mut names = Names::new(literals, config.resolve_interval, now);
         names.keep(&known.names, now);
         self.await_first(&mut names, Some(&mut known.names));
-        let has_any = !names.wanted(|_| false).is_empty() || known.wanted.is_empty();
-        let committed = match has_any {
-            true => commit(),
-            false => {
-                Err(Error::upstream("no upstream can be resolved; give one HOST:PORT at least that can be"))
-            }
-        };
-        if let Err(error) = committed {
+        let may_be_none = known.wanted.is_empty();
+        let usable = if may_be_none { Ok(()) } else { self.check_that_any_is_usable(&names) };
+        if let Err(error) = usable.and_then(|()| commit()) {
             // What was heard of those that were there before counts.
             known.names.keep(&names, now);
             self.answers.bell.ring();
             return Err(error);
         }
         known.names = names;
-        // Weights and limits may be others.
-        known.wanted.clear();
-        self.follow(&mut known);
+        self.follow(&mut known, true);
         // Another name may be the next.
         self.answers.bell.ring();
         Ok(())
+    }
+
+    fn check_that_any_is_usable(&self, names: &Names) -> Result<()> {
+        if !names.wanted(|addr| self.is_own(addr)).is_empty() {
+            return Ok(());
+        }
+        Err(match names.wanted(|_| false).first() {
+            Some(own) => Error::own_upstream(&own.name),
+            None => Error::upstream("no upstream can be resolved; give one HOST:PORT at least that can be"),
+        })
     }
 
     /// Asks for those names that are due, and waits for those of which nothing is known. What is said of
@@ -178,15 +181,15 @@ impl Directory {
         }
     }
 
-    /// Has the upstreams follow the names.
-    fn follow(&self, known: &mut Known) {
+    /// Has the upstreams follow the names, and the settings where these are new.
+    fn follow(&self, known: &mut Known, has_new_settings: bool) {
         let mut left_out = HashSet::new();
         let wanted = known.names.wanted(|addr| self.is_own(addr) && left_out.insert(addr));
         for addr in left_out.difference(&known.left_out) {
             tracing::warn!(%addr, "a name stands for the balancer's own address, which is left out");
         }
         known.left_out = left_out;
-        if wanted != known.wanted {
+        if has_new_settings || wanted != known.wanted {
             let config = &self.live.get().config;
             tell_of(&self.upstreams.set(&wanted, config));
             known.wanted = wanted;
@@ -207,7 +210,7 @@ impl Directory {
                 return;
             }
             self.heed(&mut known.names, None);
-            self.follow(&mut known);
+            self.follow(&mut known, false);
             known.names.look(Instant::now()).iter().for_each(tell);
             self.ask(&mut known.names);
             let next = known.names.next();
@@ -412,6 +415,7 @@ mod tests {
     fn names_are_reloaded_if_there_is_an_upstream_among_them() {
         let zone = Zone::default();
         zone.set("a:1", &[1]);
+        zone.set("own:1", &[80]);
         // Nothing is due meanwhile, so that the thread waits whenever it can.
         let config = |names: &[&str]| Config { resolve_interval: 3600 * 1000 * MS, ..config(names) };
         let directory = begin_with(config(&["a:1"]), zone.resolver(), PATIENCE);
@@ -434,6 +438,7 @@ mod tests {
                 &["a:1", "127.0.0.1:80"],
                 "the upstream 127.0.0.1:80 is the balancer's own address; give another",
             ),
+            (&["own:1", "no:1"], "the upstream own:1 is the balancer's own address; give another"),
             (&["a:1", "a:1=3"], "the upstream a:1 is given twice; give each once"),
         ] {
             assert_eq!(reload(names), Err(sentence.into()));
