@@ -1,7 +1,5 @@
 //! Says to an upstream for whom a connection was made. It knows neither places nor what follows.
 
-use std::net::SocketAddr;
-
 use crate::{
     net::preface::{Ends, ProxyVersion, write},
     session::connection::Connection,
@@ -18,9 +16,4 @@ pub(super) fn introduce(connection: &mut Connection<'_>, version: Option<ProxyVe
         let sent = other.wire.send(&line).unwrap_or(0);
         other.wire.keep(&line[sent..]);
     }
-}
-
-/// The client of whom an upstream is told; none where it is told of nobody.
-pub(super) fn told_of(connection: &Connection<'_>, version: Option<ProxyVersion>) -> Option<SocketAddr> {
-    version.and_then(|_| connection.peer_addr().ok())
 }

@@ -16,7 +16,7 @@ use overfall::{
 
 use crate::{
     support::*,
-    upstream::{ok, receive, send, upstream},
+    upstream::{Upstream, config, ok, receive, send, upstream},
 };
 
 /// Says who the client is, once for each line.
@@ -256,6 +256,54 @@ fn over_http_no_connection_is_used_for_two_clients() {
     }
     // Each client has kept its own.
     assert_eq!(proxy.snapshot().upstreams[0].connected, 2);
+}
+
+/// Settings that have the upstream told of each client, and nobody look at idle connections.
+fn telling(upstream: &Upstream) -> Config {
+    Config { send_proxy: Some(ProxyVersion::V1), ..config(&[upstream], HttpConfig::default()) }
+}
+
+#[test]
+fn over_http_a_connection_that_is_for_one_client_ends_with_it() {
+    let upstream = upstream(|_, peer| peer.reply("ok"));
+    let proxy = balance::serve(builder(), telling(&upstream)).expect("it balances");
+    let ask = |last: &str| {
+        let client = connect(proxy.handle().local_addr());
+        for head in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", last] {
+            send(&client, head);
+            assert_eq!(receive(&client).1, "ok");
+        }
+        client
+    };
+    for _ in 0..50 {
+        drop(ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        drop(ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    }
+    await_that("none is left", || upstream.connections_open() == 0);
+    // Each client has had one.
+    assert_eq!(proxy.snapshot().upstreams[0].connected, 100);
+}
+
+#[test]
+fn over_http_a_connection_that_is_for_one_client_ends_when_its_upstream_leaves() {
+    let (leaves, stays) = (upstream(|_, peer| peer.reply("ok")), upstream(|_, peer| peer.reply("new")));
+    let proxy = balance::serve(builder(), telling(&leaves)).expect("it balances");
+    let client = connect(proxy.handle().local_addr());
+    let ask = || {
+        send(&client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        receive(&client).1
+    };
+    assert_eq!(ask(), "ok");
+    await_that("it is kept", || leaves.connections_open() == 1);
+    proxy.reload(telling(&stays)).expect("it is right");
+    await_that("it is closed", || leaves.connections_open() == 0);
+    assert_eq!((ask().as_str(), ask().as_str()), ("new", "new"));
+    assert_eq!(proxy.snapshot().upstreams[0].connected, 1);
+    // Where nobody is told any more, it is not for one client.
+    proxy.reload(Config { send_proxy: None, ..telling(&stays) }).expect("it is right");
+    assert_eq!((ask().as_str(), ask().as_str()), ("new", "new"));
+    assert_eq!(proxy.snapshot().upstreams[0].connected, 2);
+    await_that("the other is closed", || stays.connections_open() == 1);
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod receiving;
 mod refusal;
 mod reply;
 mod request;
+mod reserved;
 mod retries;
 mod serving;
 mod tunnel;

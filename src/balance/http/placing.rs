@@ -86,10 +86,16 @@ impl Proxy {
     ) -> io::Result<Option<Next>> {
         let now = lease.since;
         let most = if exchange.asked.is_idempotent() { Duration::MAX } else { FRESH };
-        let told_of = preface::told_of(connection, exchange.in_force.config.send_proxy);
+        // It has one at most: what leads elsewhere is closed.
+        let reserved = client.reserved.take();
+        let spare = || match (exchange.in_force.config.send_proxy, &reserved) {
+            (None, _) => lease.upstream().spares.take(most, now),
+            (Some(_), Some(reserved)) => reserved.take(lease.upstream(), most, now),
+            (Some(_), None) => None,
+        };
         // One that is tried again has just met a connection that had died.
         while !exchange.is_retry
-            && let Some(spare) = lease.upstream().spares.take(told_of, most, now)
+            && let Some(spare) = spare()
         {
             let is_usable = match connection.borrow(spare) {
                 Borrowed::Untouched if exchange.asked.is_idempotent() => true,

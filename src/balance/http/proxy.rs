@@ -17,6 +17,7 @@ use super::{
     exchange::{self, Asked, Exchange, Step, Upload},
     refusal,
     request::{self, Forwarded},
+    reserved::Reserved,
     retries::Retries,
     tunnel::Tunnel,
     upload,
@@ -68,6 +69,8 @@ pub(in crate::balance) struct Client {
     /// It has made a request before.
     has_asked: bool,
     pub(super) stage: Stage,
+    /// Its connection to an upstream that is nobody else's, as that was told of it.
+    pub(super) reserved: Option<Box<Reserved>>,
 }
 
 /// What is under way.
@@ -103,7 +106,7 @@ impl Handler for Proxy {
 
     fn open(&self, connection: &mut Connection<'_>) -> io::Result<Client> {
         let ip = connection.peer_addr()?.ip().to_canonical();
-        Ok(Client { ip, has_asked: false, stage: Stage::default() })
+        Ok(Client { ip, has_asked: false, stage: Stage::default(), reserved: None })
     }
 
     fn ready(&self, connection: &mut Connection<'_>, client: &mut Client) -> io::Result<Next> {

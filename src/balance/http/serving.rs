@@ -14,11 +14,11 @@ use super::{
     exchange::{Exchange, Progress, Reply, Serving, Step},
     proxy::{Client, Proxy, Stage},
     receiving::{Received, receive},
+    reserved::Reserved,
     tunnel::Tunnel,
     upload::{self, Passed},
 };
 use crate::{
-    balance::preface,
     net::input::Input,
     session::{connection::Connection, handler::Next},
 };
@@ -162,14 +162,21 @@ impl Proxy {
             entry.end = if is_abandoned { Why::Client } else { Why::Answered };
         });
         connection.note_answered();
-        let told_of = preface::told_of(connection, exchange.in_force.config.send_proxy);
         let other = connection.give_back();
         if is_clean
             && reply.keeps_upstream
             && exchange.is_passed_on()
             && let Some(other) = other.filter(|other| other.wire.is_flushed())
         {
-            serving.lease.upstream().spares.put(other, told_of, reply.closes_after, now);
+            let upstream = serving.lease.upstream();
+            match exchange.in_force.config.send_proxy {
+                None => upstream.spares.put(other, reply.closes_after, now),
+                Some(_) if reply.keeps_client && !is_abandoned => {
+                    client.reserved = Reserved::keep(upstream, other, reply.closes_after, now);
+                }
+                // Nobody else may have it.
+                Some(_) => drop(other),
+            }
         }
         // Whoever waits for the place finds the connection.
         drop(serving);

@@ -46,7 +46,7 @@ impl Lease {
         Self { upstreams, upstream, since, connecting: true, says: Says::Held, is_free: false }
     }
 
-    pub(in crate::balance) fn upstream(&self) -> &Upstream {
+    pub(in crate::balance) fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
