@@ -3,10 +3,8 @@
 
 use std::{
     fmt::Write as _,
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{
         Arc,
@@ -18,11 +16,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use http::StatusCode;
-use rustix::{
-    io::{Errno, ioctl_fionbio},
-    pipe::PipeFlags,
-};
 
+use super::log_file::LogFile;
 use crate::http::codec::head::Head;
 
 /// Lines that may wait to be written; beyond it they are dropped and counted.
@@ -38,7 +33,7 @@ pub(in crate::balance) struct AccessLog {
 enum Job {
     Write(Box<Entry>),
     /// What comes from now on belongs into this.
-    GoOnIn(File),
+    GoOnIn(LogFile),
     /// Says so when all that was sent before is written.
     Flush(Sender<()>),
 }
@@ -49,7 +44,7 @@ pub(in crate::balance) enum Next {
     None,
     New(Arc<AccessLog>),
     /// The same as before, in another file.
-    Same(Arc<AccessLog>, File),
+    Same(Arc<AccessLog>, LogFile),
 }
 
 impl Next {
@@ -181,7 +176,7 @@ impl Why {
 impl AccessLog {
     /// Appends to this file, and counts lines that cannot be written.
     pub(in crate::balance) fn open(path: &Path, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        let file = append_to(path)?;
+        let file = LogFile::open(path)?;
         let (sender, receiver) = bounded(WAITING);
         let lost = Arc::clone(&dropped);
         thread::Builder::new().name("access-log".into()).spawn(move || write_all(&receiver, file, &lost))?;
@@ -196,7 +191,7 @@ impl AccessLog {
 
     /// Opens what it is to append to next. It may have the name of the file before: that has been moved then.
     pub(in crate::balance) fn next(self: &Arc<Self>, path: &Path) -> io::Result<Next> {
-        Ok(Next::Same(Arc::clone(self), append_to(path)?))
+        Ok(Next::Same(Arc::clone(self), LogFile::open(path)?))
     }
 
     /// Waits until all is written, for this time at most.
@@ -209,41 +204,22 @@ impl AccessLog {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    // To wait until somebody reads a pipe would keep a proxy from what else it is told (`fifo(7)`).
-    let without_waiting = PipeFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new().create(true).append(true).custom_flags(without_waiting).open(path);
-    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::NXIO) => io::Error::other("it is no file, nor a pipe that somebody reads"),
-        _ => error,
-    })?;
-    ioctl_fionbio(&file, false)?;
-    Ok(file)
-}
-
 /// Lines that are written at once, where so many are there.
 const BATCH: usize = 64 * 1024;
 
-fn write_all(jobs: &Receiver<Job>, mut file: File, lost: &AtomicU64) {
-    let (mut text, mut lines) = (String::new(), 0);
+fn write_all(jobs: &Receiver<Job>, mut file: LogFile, lost: &AtomicU64) {
+    let mut text = String::new();
     for job in jobs {
         let mut next = None;
         let mut done = None;
         match job {
-            Job::Write(entry) => {
-                entry.append_to(&mut text);
-                lines += 1;
-            }
+            Job::Write(entry) => entry.append_to(&mut text),
             Job::GoOnIn(file) => next = Some(file),
             Job::Flush(waits) => done = Some(waits),
         }
         if next.is_some() || done.is_some() || jobs.is_empty() || text.len() > BATCH {
-            // What a full disk does not take is lost, and the next is tried.
-            if file.write_all(text.as_bytes()).is_err() {
-                lost.fetch_add(lines, Relaxed);
-            }
+            lost.fetch_add(file.append(&text), Relaxed);
             text.clear();
-            lines = 0;
         }
         file = next.unwrap_or(file);
         if let Some(done) = done {
@@ -296,6 +272,10 @@ fn json(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::OpenOptions, io::Read, os::unix::fs::OpenOptionsExt};
+
+    use rustix::pipe::PipeFlags;
+
     use super::*;
 
     #[test]
@@ -335,6 +315,46 @@ mod tests {
         io::BufRead::read_line(&mut io::BufReader::new(reader), &mut line).unwrap();
         assert!(line.contains("\"status\":400"), "{line}");
         std::fs::remove_file(&pipe).unwrap();
+    }
+
+    #[test]
+    fn what_the_reader_of_a_pipe_does_not_take_is_counted_and_holds_up_nothing() {
+        let place = std::env::temp_dir().join(format!("overfall-stuck-pipe-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let (path, other) = (place.join("pipe"), place.join("log"));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut reader = OpenOptions::new();
+        reader.read(true).custom_flags(PipeFlags::NONBLOCK.bits().cast_signed());
+        let mut reader = reader.open(&path).unwrap();
+        let mut read = || {
+            let mut text = Vec::new();
+            // It has an end that is open, so that nothing more is an error.
+            assert!(reader.read_to_end(&mut text).is_err());
+            String::from_utf8(text).unwrap()
+        };
+        let (dropped, long) = (Arc::default(), Duration::from_secs(30));
+        let log = Arc::new(AccessLog::open(&path, Arc::clone(&dropped)).unwrap());
+        let write = || drop(Record::malformed(&log, "::1".parse().unwrap(), StatusCode::BAD_REQUEST));
+        let is_whole = |line: &&str| line.starts_with('{') && line.ends_with('}');
+        // More than the pipe holds.
+        (0..2000).for_each(|_| write());
+        log.flush(long);
+        let lost = dropped.load(Relaxed);
+        let mut text = read();
+        assert!(lost > 0);
+        assert_eq!(text.lines().filter(is_whole).count() as u64 + lost, 2000);
+        // The next one is on a line of its own.
+        write();
+        log.flush(long);
+        text += &read();
+        assert_eq!(text.lines().filter(is_whole).count() as u64 + lost, 2001);
+        // It goes on elsewhere, whatever the reader does.
+        (0..2000).for_each(|_| write());
+        assert!(log.next(&other).unwrap().begin(long).is_some());
+        write();
+        log.flush(long);
+        assert_eq!(std::fs::read_to_string(&other).unwrap().lines().count(), 1);
+        std::fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

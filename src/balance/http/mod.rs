@@ -28,6 +28,7 @@
 pub(super) mod access;
 mod body;
 mod exchange;
+mod log_file;
 mod placing;
 pub(super) mod proxy;
 mod receiving;
