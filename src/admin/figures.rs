@@ -6,7 +6,7 @@ use super::{
     agent::Sums,
     process,
     readiness::{Readiness, Signs},
-    watched::Watched,
+    watched::{Watched, up},
 };
 use crate::{
     balance::Snapshot,
@@ -42,7 +42,17 @@ impl Source {
     }
 
     pub(super) fn readiness(&self) -> Readiness {
-        self.readiness_with(self.watched.upstreams().as_ref())
+        self.readiness_with(self.watched.upstreams_up())
+    }
+
+    fn readiness_with(&self, upstreams_up: Option<usize>) -> Readiness {
+        let handle = self.watched.handle();
+        Readiness::of(Signs {
+            dead: handle.dead(),
+            leaving: handle.is_leaving(),
+            draining: handle.is_draining(),
+            upstreams_up,
+        })
     }
 
     /// How long clients can bear to wait.
@@ -54,22 +64,11 @@ impl Source {
         Sums::of(&self.watched.handle().metrics(), self.watched.upstreams().as_ref())
     }
 
-    fn readiness_with(&self, upstreams: Option<&Snapshot>) -> Readiness {
-        let handle = self.watched.handle();
-        let up = |snapshot: &Snapshot| snapshot.upstreams.iter().filter(|upstream| upstream.up).count();
-        Readiness::of(Signs {
-            dead: handle.dead(),
-            leaving: handle.is_leaving(),
-            draining: handle.is_draining(),
-            upstreams_up: upstreams.map(up),
-        })
-    }
-
     pub(super) fn figures(&self) -> Figures {
         let handle = self.watched.handle();
         let upstreams = self.watched.upstreams();
         Figures {
-            readiness: self.readiness_with(upstreams.as_ref()),
+            readiness: self.readiness_with(upstreams.as_ref().map(up)),
             uptime: self.began.elapsed(),
             metrics: handle.metrics(),
             workers: handle.workers(),
@@ -86,8 +85,32 @@ mod tests {
     use super::*;
     use crate::{
         http::{self, Request, Response},
-        server::Server,
+        server::{Handle, Server},
     };
+
+    /// A server whose upstreams are not to be looked at, but for how many there are.
+    struct Quick(Handle);
+
+    impl Watched for Quick {
+        fn handle(&self) -> &Handle {
+            &self.0
+        }
+
+        fn upstreams(&self) -> Option<Snapshot> {
+            panic!("everything is asked for");
+        }
+
+        fn upstreams_up(&self) -> Option<usize> {
+            Some(0)
+        }
+    }
+
+    #[test]
+    fn whether_it_is_ready_is_not_asked_of_everything() {
+        let server = Server::builder().bind("127.0.0.1:0").workers(1);
+        let handle = http::serve(server, |_: &Request<'_>| Response::text("")).unwrap();
+        assert_eq!(Source::new(Quick(handle)).readiness(), Readiness::NoUpstream);
+    }
 
     #[test]
     fn a_server_that_has_lost_a_thread_has_failed() {

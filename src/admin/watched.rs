@@ -16,6 +16,17 @@ pub trait Watched: Send + Sync + 'static {
     fn upstreams(&self) -> Option<Snapshot> {
         None
     }
+
+    /// How many of its upstreams are up, which is asked for more often than the rest; none where it has no
+    /// such thing.
+    fn upstreams_up(&self) -> Option<usize> {
+        self.upstreams().as_ref().map(up)
+    }
+}
+
+/// How many upstreams are up.
+pub(super) fn up(snapshot: &Snapshot) -> usize {
+    snapshot.upstreams.iter().filter(|upstream| upstream.up).count()
 }
 
 impl Watched for Handle {
@@ -32,6 +43,10 @@ impl Watched for Balancer {
     fn upstreams(&self) -> Option<Snapshot> {
         Some(self.snapshot())
     }
+
+    fn upstreams_up(&self) -> Option<usize> {
+        Some(Self::upstreams_up(self))
+    }
 }
 
 impl<W: Watched> Watched for Arc<W> {
@@ -41,5 +56,9 @@ impl<W: Watched> Watched for Arc<W> {
 
     fn upstreams(&self) -> Option<Snapshot> {
         W::upstreams(self)
+    }
+
+    fn upstreams_up(&self) -> Option<usize> {
+        W::upstreams_up(self)
     }
 }

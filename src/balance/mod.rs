@@ -182,6 +182,11 @@ impl Balancer {
         Snapshot { access_log_dropped: self.log_dropped.load(Relaxed), ..self.upstreams.snapshot() }
     }
 
+    /// How many upstreams are up, as the [`snapshot`](Self::snapshot) says; it costs less.
+    pub fn upstreams_up(&self) -> usize {
+        self.upstreams.up()
+    }
+
     /// Puts these settings into force, all of them or, where one is wrong, none, and gives the names of those
     /// that differ and cannot change while it runs. What is under way keeps what it began with: an upstream
     /// that is not wanted any more gets nothing new. New names are waited for, for 2 s at most. The access

@@ -245,6 +245,7 @@ fn an_upstream_that_is_gone_is_passed_over_ejected_and_taken_back() {
         assert_eq!(ask(&connect(addr(&balancer)), "who"), "second");
     }
     await_that("it is down", || !balancer.snapshot().upstreams[0].up);
+    assert_eq!(balancer.upstreams_up(), 1);
     let failed = balancer.snapshot().upstreams[0].failed;
     for _ in 0..5 {
         assert_eq!(ask(&connect(addr(&balancer)), "who"), "second");

@@ -354,8 +354,15 @@ impl Upstreams {
         self.all().iter().for_each(|upstream| upstream.spares.tidy(now));
     }
 
+    /// How many of them are used.
+    pub(super) fn up(&self) -> usize {
+        self.shared.lock().places.wanted().filter(|member| !member.is_out()).count()
+    }
+
     /// A line for each upstream, and what is so for all of them.
     pub(super) fn snapshot(&self) -> Snapshot {
+        // Each adds up thousands of cells, for which no request is to wait.
+        let (wait, service) = (self.waits.distribution(), self.services.distribution());
         let shared = self.shared.lock();
         let members = shared.places.in_order().into_iter();
         Snapshot {
@@ -363,8 +370,8 @@ impl Upstreams {
                 .map(|member| member.record.status(&member.upstream, member.is_used()))
                 .collect(),
             waiting: shared.line.len(),
-            wait: self.waits.distribution(),
-            service: self.services.distribution(),
+            wait,
+            service,
             refused_no_upstream: shared.refusals.no_upstream,
             refused_line_full: shared.refusals.line_full,
             line_shed: shared.refusals.shed,
