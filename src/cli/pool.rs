@@ -2,12 +2,10 @@
 //! know what is served.
 
 use std::{
+    mem,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -168,7 +166,6 @@ pub(super) fn run<R: Running>(
     logging::start(&args.log);
     limits::raise();
     // Before there is anything to end, so that no signal is lost.
-    let draining = Arc::new(AtomicBool::new(false));
     let drains = |signal: &i32| !is_ignored(*signal) && (*signal != SIGHUP || !reload.is_possible());
     let signals: Vec<_> = DRAINING.into_iter().filter(drains).collect();
     // The second one ends it. (A terminal that is closed sends HUP twice.)
@@ -176,7 +173,7 @@ pub(super) fn run<R: Running>(
     // Also where it was ignored: to read settings again does no harm when a terminal is closed.
     let hup = reload.is_possible().then_some(SIGHUP);
     let others: Vec<_> = [SIGUSR1, SIGUSR2].into_iter().chain(hup).collect();
-    let signals = catch(&signals, &twice, &others, &draining).context("cannot catch signals")?;
+    let signals = catch(&signals, &twice, &others).context("cannot catch signals")?;
     let admin = args.admin.bind(&mut passed)?;
     let (builder, origins) = args.listen.apply(args.builder()?, &mut passed, default_addr)?;
     let running = Arc::new(start(builder)?);
@@ -186,7 +183,7 @@ pub(super) fn run<R: Running>(
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &heard, &draining, reload))).is_err() {
+            if panic::catch_unwind(AssertUnwindSafe(|| heed(signals, &heard, reload))).is_err() {
                 // Nobody would hear a signal any more.
                 output::complain("error: the thread that hears signals has died");
                 output::flush();
@@ -219,8 +216,9 @@ fn print_status(running: &impl Running) {
 const DRAINING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
 
 /// Does what the signals say, until the process ends.
-fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicBool, mut reload: Reload<R>) {
+fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, mut reload: Reload<R>) {
     let restart = Arc::new(Restart::default());
+    let mut draining = false;
     signals.heed(|signal| match signal {
         // What is about to end has no more use for settings.
         SIGHUP if reload.is_possible() && served.handle().is_leaving() => {}
@@ -235,7 +233,7 @@ fn heed<R: Running>(signals: Caught, served: &Arc<Served<R>>, draining: &AtomicB
             restart.begin(move || owner.estate(), move || old.hand_over());
         }
         _ => {
-            if draining.swap(true, SeqCst) {
+            if mem::replace(&mut draining, true) {
                 // One that may come twice.
                 return;
             }

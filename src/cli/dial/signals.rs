@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+        atomic::{AtomicI32, Ordering::SeqCst},
     },
     thread,
 };
@@ -18,15 +18,14 @@ use crate::cli::signals::{catch, is_ignored};
 /// at the second. As the first process of a container it would else ignore them.
 pub(super) fn cancel_on_signals(cancel: &Cancel) -> anyhow::Result<Arc<AtomicI32>> {
     let cannot = "cannot catch signals";
-    let (caught, again) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
+    let caught = Arc::new(AtomicI32::new(0));
     let ending: Vec<_> =
         [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
-    let signals = catch(&ending, &ending, &[], &again).context(cannot)?;
+    let signals = catch(&ending, &ending, &[]).context(cannot)?;
     let (cancel, noted) = (cancel.clone(), Arc::clone(&caught));
     let heed = move || {
         signals.heed(|signal| {
             noted.store(signal, SeqCst);
-            again.store(true, SeqCst);
             cancel.cancel();
         });
     };
