@@ -6,18 +6,17 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     thread,
-    time::Duration,
 };
 
 use overfall::{Server, http};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::*;
+use crate::{
+    load::{HTTP, Load},
+    support::*,
+};
 
 /// A file of settings, gone when dropped.
 pub(crate) struct ConfigFile(PathBuf);
@@ -266,13 +265,6 @@ fn what_the_refused_are_sent_can_change() {
     await_that("others are refused", || refused_with(served.addr) == Ok(b"full".to_vec()));
 }
 
-/// What clients at about two hundred requests per second went through.
-#[derive(Debug, Default)]
-struct Toll {
-    answered: AtomicUsize,
-    lost: AtomicUsize,
-}
-
 #[test]
 fn fifty_reloads_cost_no_client_anything() {
     reload_fifty_times("serve", |round| {
@@ -316,43 +308,11 @@ fn reload_fifty_times(command: &str, settings: impl Fn(usize) -> String) {
     let text = |round| format!("listen = ['127.0.0.1:0']\n{}", settings(round));
     let file = ConfigFile::new(&text(0));
     let mut served = Logged::start(&[command, "--config", file.path()]);
-    let (toll, over) = (Arc::new(Toll::default()), Arc::new(AtomicBool::new(false)));
-    let clients: Vec<_> = [true, false, true, false]
-        .map(|keeps| {
-            let (toll, over, addr) = (Arc::clone(&toll), Arc::clone(&over), served.addr);
-            thread::spawn(move || ask_until(&over, &toll, addr, keeps))
-        })
-        .into();
+    let load = Load::begin(served.addr, HTTP);
     for round in 1..=50 {
-        let before = toll.answered.load(SeqCst);
         file.write(&text(round));
         assert!(!served.reload().contains("nothing"));
-        await_that("clients are served", || toll.answered.load(SeqCst) > before + 4);
+        load.await_answers(5);
     }
-    over.store(true, SeqCst);
-    clients.into_iter().for_each(|client| client.join().expect("it ends well"));
-    assert!(toll.answered.load(SeqCst) > 200, "{toll:?}");
-    assert_eq!(toll.lost.load(SeqCst), 0);
-}
-
-/// Asks every 20 ms, on a connection of its own each time or on one that is kept.
-fn ask_until(over: &AtomicBool, toll: &Toll, addr: SocketAddr, keeps: bool) {
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    let mut kept = connect(addr);
-    while !over.load(SeqCst) {
-        if !keeps {
-            kept = connect(addr);
-        }
-        let mut reply = [0; 4096];
-        let read = kept.write_all(REQUEST).and_then(|()| kept.read(&mut reply));
-        let is_answer = read.is_ok_and(|length| {
-            reply[..length].starts_with(b"HTTP/1.1 200") && reply[..length].ends_with(b"Hello, client!")
-        });
-        if is_answer {
-            toll.answered.fetch_add(1, SeqCst);
-        } else {
-            toll.lost.fetch_add(1, SeqCst);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert_eq!(load.end(), 0);
 }

@@ -12,6 +12,7 @@ mod field;
 mod full;
 mod http;
 mod limits;
+mod load;
 mod logs;
 mod man;
 mod models;

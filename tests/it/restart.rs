@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
@@ -11,21 +11,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
-        mpsc::{Receiver, RecvTimeoutError, channel},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 use serde_json::Value;
 
-use crate::{config_file::ConfigFile, support::*};
+use crate::{
+    config_file::ConfigFile,
+    load::{ECHO, HTTP, Load},
+    support::*,
+};
 
 /// A program and those that took its place, with what they log. All are killed when it is dropped.
 struct Line {
@@ -102,141 +99,6 @@ impl Drop for Line {
     }
 }
 
-/// Clients that ask again and again, until they are told to stop.
-#[derive(Default)]
-struct Clients {
-    stop: AtomicBool,
-    answered: AtomicUsize,
-}
-
-/// A client, which asks until it is told to stop.
-type Client = fn(&Clients, SocketAddr);
-
-/// Between one request of a client and the next: eight of them make 200 a second.
-const INTERVAL: Duration = Duration::from_millis(40);
-
-impl Clients {
-    /// Runs these clients, two of each, while something is done; each request of theirs must be answered.
-    fn ask_while(addr: SocketAddr, clients: &[Client], act: impl FnOnce(&Self)) {
-        let this = Self::default();
-        thread::scope(|scope| {
-            let asking: Vec<_> = clients.iter().cycle().take(8).collect();
-            asking.into_iter().for_each(|client| drop(scope.spawn(|| client(&this, addr))));
-            let stopped = Stop(&this.stop);
-            this.await_more();
-            act(&this);
-            this.await_more();
-            drop(stopped);
-        });
-    }
-
-    /// Waits until each may have asked several times.
-    fn await_more(&self) {
-        let enough = self.answered.load(SeqCst) + 40;
-        await_that("clients are answered", || self.answered.load(SeqCst) >= enough);
-    }
-
-    fn was_answered(&self) {
-        self.answered.fetch_add(1, SeqCst);
-        thread::park_timeout(INTERVAL);
-    }
-
-    fn go_on(&self) -> bool {
-        !self.stop.load(Relaxed)
-    }
-
-    /// A connection for each request.
-    fn each_anew(&self, addr: SocketAddr) {
-        while self.go_on() {
-            let mut stream = connect(addr);
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it reads");
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).expect("a reply");
-            assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
-            self.was_answered();
-        }
-    }
-
-    /// A connection for as many requests as the server allows.
-    fn kept(&self, addr: SocketAddr) {
-        while self.go_on() {
-            let stream = BufReader::new(connect(addr));
-            self.keep_asking(stream);
-        }
-    }
-
-    fn keep_asking(&self, mut stream: BufReader<TcpStream>) {
-        while self.go_on() && !has_ended(stream.get_ref()) {
-            stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
-            let (head, last) = read_reply(&mut stream);
-            assert!(head.starts_with("HTTP/1.1 200 "), "{head:?}");
-            self.was_answered();
-            if last {
-                return;
-            }
-        }
-    }
-
-    /// Lines over a kept connection. Nothing in such a protocol says which reply is the last: a client that
-    /// finds the connection closed in place of a reply asks again, and must be answered then.
-    fn kept_lines(&self, addr: SocketAddr) {
-        let mut stream = connect(addr);
-        while self.go_on() {
-            let asked = (!has_ended(&stream)).then(|| echo(&mut stream)).and_then(Result::ok);
-            if asked.is_none_or(|reply| reply.is_empty()) {
-                stream = connect(addr);
-                assert_eq!(echo(&mut stream).expect("a reply"), "hello\n");
-            }
-            self.was_answered();
-        }
-    }
-
-    /// A connection for each line.
-    fn lines_anew(&self, addr: SocketAddr) {
-        while self.go_on() {
-            assert_eq!(echo(&mut connect(addr)).expect("a reply"), "hello\n");
-            self.was_answered();
-        }
-    }
-}
-
-/// Sends a line and gives what comes back, which is nothing at the end.
-fn echo(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.write_all(b"hello\n")?;
-    let mut reply = String::new();
-    BufReader::new(stream).read_line(&mut reply)?;
-    Ok(reply)
-}
-
-/// Whether the server has ended this connection, which it does while nothing is asked.
-fn has_ended(stream: &TcpStream) -> bool {
-    stream.set_nonblocking(true).expect("a socket");
-    let ended = stream.peek(&mut [0]).is_ok();
-    stream.set_nonblocking(false).expect("a socket");
-    ended
-}
-
-/// The head of a reply whose body is of a known length, and whether it is the connection's last.
-fn read_reply(stream: &mut BufReader<TcpStream>) -> (String, bool) {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        assert!(stream.read_line(&mut head).expect("a reply") > 0, "{head:?}");
-    }
-    let lower = head.to_lowercase();
-    let length =
-        lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
-    stream.read_exact(&mut vec![0; length.parse().expect("a number")]).expect("the body");
-    (head, lower.contains("connection: close"))
-}
-
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 /// A copy of the command that can be replaced, in a directory of its own.
 struct Installed(PathBuf);
 
@@ -287,18 +149,14 @@ impl Drop for Installed {
 
 #[test]
 fn twenty_restarts_lose_and_refuse_nobody() {
-    let cases: [(&str, &[Client]); 2] = [
-        ("http", &[Clients::each_anew, Clients::kept]),
-        ("echo", &[Clients::kept_lines, Clients::lines_anew]),
-    ];
-    for (app, clients) in cases {
+    for (app, talk) in [("http", HTTP), ("echo", ECHO)] {
         let mut line = Line::start(overfall(&["serve", "--listen", "127.0.0.1:0", "--app", app]));
         let addr = line.addr();
         let mut old = Vec::new();
-        Clients::ask_while(addr, clients, |clients| {
+        Load::during(addr, talk, |load| {
             for _ in 0..20 {
                 old.push(line.restart());
-                clients.await_more();
+                load.await_more();
             }
         });
         // Each has ended, and the last still serves.
@@ -316,10 +174,10 @@ fn a_balancer_restarts_as_well() {
     let name = upstream.addr.to_string();
     let mut line =
         Line::start(overfall(&["balance", "--protocol", "http", "--listen", "127.0.0.1:0", &name]));
-    Clients::ask_while(line.addr(), &[Clients::each_anew, Clients::kept], |clients| {
+    Load::during(line.addr(), HTTP, |load| {
         for _ in 0..3 {
             line.restart();
-            clients.await_more();
+            load.await_more();
         }
     });
 }
@@ -433,13 +291,13 @@ fn assert_none_is_lost(through: &[&str]) {
     // What waits for the first client before it starts gets one.
     let start = || Line::start(activated(&socket, "", &args));
     let mut line = start();
-    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
+    Load::during(addr, HTTP, |load| {
         for _ in 0..20 {
             assert_eq!(line.addr(), addr);
             line.signal(Signal::TERM);
             assert!(line.first.wait().unwrap().success());
             line = start();
-            clients.await_more();
+            load.await_more();
         }
     });
 }
@@ -473,10 +331,10 @@ fn systemds_socket_is_handed_over_by_usr2_and_kept_for_systemd() {
     let mut line =
         Line::start(activated(&socket, "LISTEN_FDNAMES=web", &[OVERFALL, "serve", "--app", "http"]));
     assert_eq!(line.addr(), addr);
-    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
+    Load::during(addr, HTTP, |load| {
         for _ in 0..3 {
             line.restart();
-            clients.await_more();
+            load.await_more();
         }
     });
     line.signal(Signal::TERM);
@@ -499,10 +357,10 @@ fn systemd_socket_activate_starts_it() {
     let mut line = Line::start(command);
     await_that("it listens", || TcpStream::connect(addr).is_ok());
     assert_eq!(line.addr(), addr);
-    Clients::ask_while(addr, &[Clients::each_anew, Clients::kept], |clients| {
+    Load::during(addr, HTTP, |load| {
         for _ in 0..3 {
             line.restart();
-            clients.await_more();
+            load.await_more();
         }
     });
 }
