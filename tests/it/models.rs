@@ -22,17 +22,15 @@ fn every_model_serves_every_app() {
 #[test]
 fn spawning_has_no_bound_and_the_limit_has() {
     let spawn = serve(&["--model", "spawn", "--app", "echo", "--workers", "2"]);
-    let before = spawn.threads();
     let clients: Vec<_> = (0..20).map(|_| connect(spawn.addr)).collect();
     clients.iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
-    assert_eq!(spawn.threads(), before + 20);
+    assert_eq!(spawn.threads_named("connection"), 20);
 
     let limit = serve(&["--model", "limit", "--app", "echo", "--workers", "2"]);
-    let before = limit.threads();
     let mut clients: Vec<_> = (0..3).map(|_| connect(limit.addr)).collect();
     clients[..2].iter().for_each(|client| assert_eq!(ask(client, "hello"), "hello"));
     tell(&clients[2], "third");
-    assert_eq!(limit.threads(), before + 2);
+    assert_eq!(limit.threads_named("connection"), 2);
     // The third gets its turn when one of the others is done.
     drop(clients.remove(0));
     assert_eq!(hear(&clients[1]), "third");

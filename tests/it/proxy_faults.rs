@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overfall::balance::{self, Balancer, HttpConfig};
+use overfall::{
+    Server,
+    balance::{self, Balancer, HttpConfig},
+};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
@@ -971,17 +974,6 @@ impl Served {
     }
 }
 
-fn logging(upstream: &Upstream, log: &Log) -> Balancer {
-    let http = HttpConfig {
-        access_log: Some(log.0.clone()),
-        limit: Some(1),
-        upstream_timeout: Duration::from_millis(300),
-        ..HttpConfig::default()
-    };
-    let config = config(&[upstream], http);
-    balance::serve(builder().patience(Duration::from_millis(100)), config).expect("it serves")
-}
-
 fn ended(proxy: &Balancer) {
     await_that("no place is held", || open(proxy) == 0);
     proxy.handle().shutdown();
@@ -999,15 +991,18 @@ fn ends(log: &Log) -> HashMap<String, (u64, String)> {
 
 #[test]
 fn each_request_has_a_line_in_the_log_however_it_ended() {
-    let upstream = upstream(|head, peer| match head.split(' ').nth(1).unwrap_or_default() {
+    let (open_gate, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let upstream = upstream(move |head, peer| match head.split(' ').nth(1).unwrap_or_default() {
         "/dies" => Next::Close,
         "/half" => {
             peer.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
             Next::Close
         }
-        "/late" => {
-            thread::sleep(Duration::from_millis(600));
-            Next::Close
+        "/late" | "/held" => {
+            // Until the test opens it.
+            let _ = gate.lock().recv();
+            ok(head, peer)
         }
         "/404" => {
             peer.say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
@@ -1016,22 +1011,38 @@ fn each_request_has_a_line_in_the_log_however_it_ended() {
         _ => ok(head, peer),
     });
     let log = Log::new("each");
-    let proxy = logging(&upstream, &log);
+    let http = |upstream_timeout| HttpConfig {
+        access_log: Some(log.0.clone()),
+        limit: Some(1),
+        upstream_timeout,
+        ..HttpConfig::default()
+    };
+    let proxy = proxy_with(&[&upstream], http(PATIENCE));
     for target in ["/ok", "/404", "/dies", "/half", "/a?\"b\\c=%00", "/%e2%82%ac|{}"] {
         let client = client(&proxy);
         send(&client, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let _ = hear_reply(&client);
     }
-    let (late, refused) = (client(&proxy), client(&proxy));
-    send(&late, "GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
-    await_that("it has the place", || open(&proxy) == 1);
-    send(&refused, "GET /refused HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(hear_reply(&refused), whole("503"));
-    assert_eq!(hear_reply(&late), whole("504"));
     let gone = client(&proxy);
     send(&gone, "POST /gone HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx");
     gone.shutdown(Shutdown::Write).unwrap();
     let _ = hear_reply(&gone);
+    await_that("no place is held", || open(&proxy) == 0);
+    // Each of these has all the time but for that which is to be over.
+    proxy.reload(config(&[&upstream], http(BRIEF))).expect("it is right");
+    let late = client(&proxy);
+    send(&late, "GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(hear_reply(&late), whole("504"));
+    proxy.reload(config(&[&upstream], http(PATIENCE))).expect("it is right");
+    let (held, refused) = (client(&proxy), client(&proxy));
+    send(&held, "GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    await_that("it has the place", || open(&proxy) == 1);
+    proxy.handle().reload(Server::builder().workers(2).patience(BRIEF)).expect("it is right");
+    proxy.reload(config(&[&upstream], http(PATIENCE))).expect("it is right");
+    send(&refused, "GET /refused HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(hear_reply(&refused), whole("503"));
+    drop(open_gate);
+    assert_eq!(hear_reply(&held), whole("200"));
     ended(&proxy);
     let ends = ends(&log);
     for (target, status, end) in [
@@ -1041,13 +1052,14 @@ fn each_request_has_a_line_in_the_log_however_it_ended() {
         ("/half", 200, "upstream"),
         ("/late", 504, "timeout"),
         ("/refused", 503, "refused"),
+        ("/held", 200, "answered"),
         // Those that were no whole requests.
         ("", 400, "client"),
     ] {
         assert_eq!(ends.get(target), Some(&(status, end.to_owned())), "{target}: {ends:?}");
     }
     // A quotation mark is not for targets, what else there is comes as it was.
-    assert_eq!(ends.len(), 8, "{ends:?}");
+    assert_eq!(ends.len(), 9, "{ends:?}");
     assert_eq!(proxy.snapshot().access_log_dropped, 0);
 }
 

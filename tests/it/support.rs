@@ -273,6 +273,14 @@ impl Served {
         fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is there").count()
     }
 
+    /// How many of its threads have this name.
+    pub(crate) fn threads_named(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is there");
+        let names = tasks.map(|task| fs::read_to_string(task.expect("a thread").path().join("comm")));
+        // One may end meanwhile.
+        names.filter(|found| found.as_ref().is_ok_and(|found| found.trim_end() == name)).count()
+    }
+
     /// The next line that it prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
