@@ -1,15 +1,25 @@
 //! One upstream among the others: its record, and whether it may get anything. It knows none of the others.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    places::Wanted,
     record::Record,
     upstream::{Id, Upstream},
 };
+
+/// An upstream that is wanted. One that has the name and the address of another is that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// As it was given,
+    pub(super) name: String,
+    /// and one of its addresses.
+    pub(super) addr: SocketAddr,
+    pub(super) weight: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct Member {

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{config::UpstreamConfig, places::Wanted};
+use super::{config::UpstreamConfig, member::Wanted};
 
 /// The names of all upstreams, in the order in which they were given.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use slab::Slab;
 
 use super::{
     config::{AllDown, Config},
-    member::{Member, Standing},
+    member::{Member, Standing, Wanted},
     record::{Needed, Record},
     selection::{Candidate, Selection},
     tried::Tried,
@@ -32,16 +31,6 @@ pub(super) struct Places {
     slow_start: bool,
     /// The number of the next one.
     next_number: u64,
-}
-
-/// An upstream that is wanted. One that has the name and the address of another is that one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// As it was given,
-    pub(super) name: String,
-    /// and one of its addresses.
-    pub(super) addr: SocketAddr,
-    pub(super) weight: u32,
 }
 
 /// Who has come and who has left.
@@ -260,6 +249,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);

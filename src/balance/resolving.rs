@@ -20,9 +20,10 @@ use rustix::event::{PollFd, PollFlags};
 use super::{
     config::Config,
     live::Live,
+    member::Wanted,
     names::{Names, News},
     own::is_own,
-    places::{Change, Wanted},
+    places::Change,
     upstreams::Upstreams,
 };
 use crate::{

@@ -10,16 +10,13 @@ use ipnet::IpNet;
 
 use super::{
     config::{Config, OnFull, Settings},
-    handle::Handle,
     settings,
-    start::start,
 };
 #[cfg(feature = "tls")]
 use crate::net::tls::Tls;
 use crate::{
     error::{Error, Result},
     net::listener::Listener,
-    session::handler::Handler,
     sys::names,
 };
 
@@ -229,17 +226,6 @@ impl Builder {
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
-    }
-
-    /// Starts the server: binds, listens, starts its threads, and returns.
-    ///
-    /// # Errors
-    ///
-    /// A setting is out of its range, there is no address, an address cannot be listened on, or
-    /// the system denies a thread or a descriptor. Nothing is left running then.
-    pub fn serve<H: Handler>(self, handler: H) -> Result<Handle> {
-        let (config, listeners) = self.listen()?;
-        start(config, listeners, handler)
     }
 
     /// Checks all that [`serve`](Self::serve) checks before it listens, and starts nothing.

@@ -1,4 +1,5 @@
-//! Starts a pool: its workers and its acceptor. It knows no settings that are not checked yet.
+//! Starts a pool: its workers and its acceptor. It knows how a server is put together,
+//! and none of its parts.
 
 use std::{
     sync::Arc,
@@ -6,8 +7,8 @@ use std::{
 };
 
 use super::{
-    acceptor::Acceptor, config::Config, control::Control, drain::Drain, ending::Ending, handle::Handle,
-    pool::Pool, queue::queue, reload::InForce, worker,
+    acceptor::Acceptor, builder::Builder, config::Config, control::Control, drain::Drain, ending::Ending,
+    handle::Handle, pool::Pool, queue::queue, reload::InForce, worker,
 };
 use crate::{
     error::{Error, Result},
@@ -15,8 +16,21 @@ use crate::{
     session::{context::Context, handler::Handler, service::Service},
 };
 
+impl Builder {
+    /// Starts the server: binds, listens, starts its threads, and returns.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range, there is no address, an address cannot be listened on, or
+    /// the system denies a thread or a descriptor. Nothing is left running then.
+    pub fn serve<H: Handler>(self, handler: H) -> Result<Handle> {
+        let (config, listeners) = self.listen()?;
+        start(config, listeners, handler)
+    }
+}
+
 /// Starts a server that runs this handler on a pool of workers.
-pub(super) fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
+fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
     // Half of the workers may be held, so that the others go on whatever those clients do.
     let entry = config.entry(H::PROTOCOLS)?;

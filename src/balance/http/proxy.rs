@@ -115,7 +115,11 @@ impl Handler for Proxy {
                 Stage::Gathering(progress) => self.gather(connection, client, progress)?,
                 Stage::Buffering(buffering) => self.buffer(connection, client, *buffering)?,
                 Stage::Exchange(exchange) => self.go_on(connection, client, exchange)?,
-                Stage::Tunnel(tunnel) => Some(tunnel.go_on(connection, client, &self.pipes)?),
+                Stage::Tunnel(mut tunnel) => {
+                    let next = tunnel.go_on(connection, &self.pipes);
+                    client.stage = Stage::Tunnel(tunnel);
+                    Some(next?)
+                }
             };
             if let Some(next) = next {
                 return Ok(next);

@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 
-use super::proxy::{Client, Stage};
 use crate::{
     balance::{both::Both, flow::Pipes, upstreams::Lease},
     session::{connection::Connection, farewell::Farewell, handler::Next},
@@ -35,15 +34,8 @@ impl Tunnel {
         Ok(Self { lease, both })
     }
 
-    pub(super) fn go_on(
-        mut self: Box<Self>,
-        connection: &mut Connection<'_>,
-        client: &mut Client,
-        pipes: &Pipes,
-    ) -> io::Result<Next> {
+    pub(super) fn go_on(&mut self, connection: &mut Connection<'_>, pipes: &Pipes) -> io::Result<Next> {
         let moved = self.both.move_bytes(connection, self.lease.upstream(), pipes);
-        let next = self.both.follow(connection, moved);
-        client.stage = Stage::Tunnel(self);
-        next
+        self.both.follow(connection, moved)
     }
 }
