@@ -11,15 +11,12 @@ use parking_lot::Mutex;
 use super::{
     figures::Source,
     readiness::Readiness,
+    sums::Sums,
     weight::{Seen, weight},
 };
-use crate::{
-    balance::Snapshot,
-    metrics::Metrics,
-    session::{
-        connection::Connection,
-        handler::{Handler, Next},
-    },
+use crate::session::{
+    connection::Connection,
+    handler::{Handler, Next},
 };
 
 /// For so long after its start it is said that the server is ready again: the one before it may have said
@@ -72,32 +69,6 @@ impl Handler for Agent {
 
     fn ready(&self, _: &mut Connection<'_>, (): &mut ()) -> io::Result<Next> {
         Ok(Next::Close)
-    }
-}
-
-/// What became of those who asked, since the server was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sums {
-    served: u64,
-    refused: u64,
-    waits: u64,
-    waited: Duration,
-    shut: Duration,
-}
-
-impl Sums {
-    pub(super) fn of(metrics: &Metrics, upstreams: Option<&Snapshot>) -> Self {
-        let (shut, shed) = (metrics.waiting, metrics.shed);
-        let door = metrics.refused_queue_full + metrics.refused_connections_full + metrics.refused_oldest;
-        // In front of upstreams, it is for a place there that clients wait.
-        let Some(all) = upstreams else {
-            let (served, wait) = (metrics.answered, metrics.wait);
-            return Self { served, refused: door + shed, waits: wait.count(), waited: wait.sum(), shut };
-        };
-        let line = all.refused_no_upstream + all.refused_line_full + all.line_shed;
-        let waits = all.wait.count();
-        let served = waits.saturating_sub(all.line_shed);
-        Self { served, refused: door + shed + line, waits, waited: all.wait.sum(), shut }
     }
 }
 

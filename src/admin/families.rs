@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
 use super::{
     figures::Figures,
     process,
@@ -14,8 +16,14 @@ use crate::{
     server::{Config, WorkersReport},
 };
 
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        write(&mut Families(encoder), self)
+    }
+}
+
 /// Everything that is known.
-pub(super) fn write(to: &mut Families<'_>, figures: &Figures) -> fmt::Result {
+fn write(to: &mut Families<'_>, figures: &Figures) -> fmt::Result {
     let (metrics, upstreams) = (&figures.metrics, figures.upstreams.as_ref());
     let version: &[_] = &[("version", env!("CARGO_PKG_VERSION"))];
     to.gauges("overfall_build_info", "The version of overfall; always 1.", [(version, 1_u64)])?;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    agent::Sums,
     process,
     readiness::{Readiness, Signs},
+    sums::Sums,
     watched::{Watched, up},
 };
 use crate::{

@@ -40,6 +40,7 @@ mod prometheus;
 mod readiness;
 mod routes;
 mod status;
+mod sums;
 mod watched;
 mod weight;
 

@@ -13,7 +13,6 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{families, figures::Figures};
 use crate::{
     http::{HeaderMap, HeaderValue, header},
     metrics::Distribution,
@@ -47,8 +46,8 @@ impl Format {
     }
 }
 
-/// The figures in this format.
-pub(super) fn encode(figures: Figures, format: Format) -> Result<String, fmt::Error> {
+/// What is collected, in this format.
+pub(super) fn encode(figures: impl Collector, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(figures));
     let mut written = String::new();
@@ -59,14 +58,8 @@ pub(super) fn encode(figures: Figures, format: Format) -> Result<String, fmt::Er
     Ok(written)
 }
 
-impl Collector for Figures {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        families::write(&mut Families(encoder), self)
-    }
-}
-
 /// Writes families of metrics, each with its help and one line or more.
-pub(super) struct Families<'a>(DescriptorEncoder<'a>);
+pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
 /// One line of a family: its labels, and the value.
 pub(super) type Line<'a, L, V> = (&'a [(&'static str, L)], V);

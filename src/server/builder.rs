@@ -20,7 +20,7 @@ use crate::{
     sys::names,
 };
 
-/// A TCP server that runs a [`Handler`] on a fixed pool of threads.
+/// A TCP server that runs a [`Handler`](crate::Handler) on a fixed pool of threads.
 ///
 /// ```
 /// use std::io::{Read, Write};
