@@ -11,7 +11,7 @@ use super::{
     live::{InForce, Live},
     preface,
     tried::Tried,
-    upstreams::{InLine, Lease, Place, Turn, Upstreams},
+    upstreams::{InLine, Lease, Left, Place, Turn, Upstreams},
 };
 use crate::{
     session::{
@@ -134,7 +134,9 @@ impl Tcp {
             }
             Some(Turn::Shed) => refuse(connection, &relay.arrival).map(Some),
             None if connection.client().is_gone() => {
-                self.upstreams.leave(&line.waiter, true);
+                let client = connection.client();
+                let had_asked = client.heard() || client.has_unread_input();
+                self.upstreams.leave(&line.waiter, Left::Gone { had_asked });
                 Ok(Some(Next::Close))
             }
             None => {

@@ -130,7 +130,10 @@ impl<H: Handler> Pool<H> {
         counters.waits.record(thread, wait, 1);
         if info.is_some_and(|info| info.gone) {
             counters.gone.count();
-            self.gate.gone(now, wait);
+            // A check or a scan connects and resets at once: who has not asked does not wait for an answer.
+            if session.wire.heard() || session.wire.has_unread_input() {
+                self.gate.gone(now, wait);
+            }
             self.retire(session);
         } else {
             counters.shed.count();

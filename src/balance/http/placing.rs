@@ -17,7 +17,7 @@ use super::{
 use crate::{
     balance::{
         preface,
-        upstreams::{InLine, Lease, Place, Turn},
+        upstreams::{InLine, Lease, Left, Place, Turn},
     },
     session::{
         connection::{Borrowed, Connection},
@@ -65,7 +65,7 @@ impl Proxy {
             }
             // Nothing was done yet, and whoever has ended its side may well have gone.
             None if connection.client().may_have_gone() => {
-                self.upstreams.leave(&line.waiter, true);
+                self.upstreams.leave(&line.waiter, Left::Gone { had_asked: true });
                 Ok(Some(Next::Close))
             }
             None => {

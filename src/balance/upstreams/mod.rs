@@ -58,6 +58,16 @@ struct Shared {
     lack_reported: Option<Instant>,
 }
 
+/// How somebody leaves the line before its turn has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Left {
+    /// Its client has gone, which had sent something or not.
+    Gone {
+        had_asked: bool,
+    },
+    Otherwise,
+}
+
 /// What was found for a connection.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -84,7 +94,7 @@ impl InLine {
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        self.upstreams.leave(&self.waiter, false);
+        self.upstreams.leave(&self.waiter, Left::Otherwise);
     }
 }
 
@@ -179,14 +189,17 @@ impl Upstreams {
         self.lease(&mut self.shared.lock(), tried, now)
     }
 
-    /// Takes a waiter out of the line, whose client has gone or not.
-    pub(super) fn leave(self: &Arc<Self>, waiter: &Waiter, gone: bool) {
+    /// Takes a waiter out of the line.
+    pub(super) fn leave(self: &Arc<Self>, waiter: &Waiter, left: Left) {
         let now = Instant::now();
         let mut shared = self.shared.lock();
         if shared.line.leave(waiter) {
-            if gone {
+            if let Left::Gone { had_asked } = left {
                 shared.refusals.gone += 1;
-                self.gate.gone(now, now - waiter.came);
+                // A check or a scan connects and resets at once: it has not waited for an answer.
+                if had_asked {
+                    self.gate.gone(now, now - waiter.came);
+                }
             }
             self.serve_line(shared);
         }
