@@ -301,8 +301,8 @@ fn those_who_send_a_byte_at_a_time_take_nobodys_turn() {
     assert!((0.3..0.9).contains(&share), "{share}");
 }
 
-/// Whether a client that waits for longer than others, who reset at once after having sent this, is served.
-fn is_served_after_resets(word: &[u8]) -> bool {
+#[test]
+fn who_resets_without_having_asked_says_nothing_of_how_long_clients_wait() {
     let (server, gate) = serve_lines(builder().workers(1));
     let busy = connect(server.local_addr());
     // So long that those who have gone are looked for.
@@ -313,8 +313,7 @@ fn is_served_after_resets(word: &[u8]) -> bool {
     tell(&busy, "block");
     gate.await_blocked(1);
     for _ in 0..40 {
-        let mut client = connect(server.local_addr());
-        client.write_all(word).expect("it reads");
+        let client = connect(server.local_addr());
         rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
     }
     await_that("all are there", || server.metrics().accepted == 41);
@@ -329,20 +328,5 @@ fn is_served_after_resets(word: &[u8]) -> bool {
     await_that("it is there", || server.metrics().accepted == 42);
     wait(3);
     gate.open(1);
-    rest_until_line(&patient).is_ok_and(|said| said == b"hello\n")
-}
-
-/// A line, or the kind of error that came in its place.
-fn rest_until_line(mut stream: &TcpStream) -> Result<Vec<u8>, ErrorKind> {
-    let (mut line, mut byte) = (Vec::new(), [0]);
-    while !line.ends_with(b"\n") && stream.read(&mut byte).map_err(|error| error.kind())? == 1 {
-        line.push(byte[0]);
-    }
-    Ok(line)
-}
-
-#[test]
-fn who_resets_without_having_asked_says_nothing_of_how_long_clients_wait() {
-    assert!(is_served_after_resets(b""));
-    assert!(!is_served_after_resets(b"say hello\n"));
+    assert_eq!(hear(&patient), "hello");
 }
