@@ -24,6 +24,19 @@ const SMALL: usize = 64 * 1024;
 /// What a request is answered with.
 ///
 /// `Date`, `Content-Length`, `Transfer-Encoding` and `Connection` are the server's to send.
+///
+/// What a function answers can be looked at without a server:
+///
+/// ```
+/// use overfall::http::{Response, StatusCode, header};
+///
+/// let response = Response::text("no such item\n").status(StatusCode::NOT_FOUND);
+/// assert_eq!(response.status_code(), 404);
+/// assert_eq!(response.body(), Some(&b"no such item\n"[..]));
+/// let (name, value) = response.headers().next().unwrap();
+/// assert_eq!((name, value.to_str().unwrap()), (&header::CONTENT_TYPE, "text/plain; charset=utf-8"));
+/// assert_eq!(Response::stream(std::io::empty()).body(), None);
+/// ```
 pub struct Response {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -89,6 +102,24 @@ impl Response {
             }
         }
         self
+    }
+
+    /// The status.
+    pub fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The header fields that were added and are not the server's to send, in their order.
+    pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The body; none where it is streamed.
+    pub fn body(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Sized(bytes) => Some(bytes),
+            Body::Streamed(_) => None,
+        }
     }
 
     /// Each once; whether the connection is kept is the server's to say.
