@@ -6,11 +6,9 @@ use std::{ops::RangeInclusive, thread, time::Duration};
 use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 
-#[cfg(feature = "tls")]
-use crate::net::tls::Tls;
 use crate::{
     error::{Error, Result},
-    net::transport::Entry,
+    net::{tls::Tls, transport::Entry},
     overload::Terms,
     session::timeouts::Timeouts,
 };
@@ -53,7 +51,6 @@ pub(crate) struct Config {
     /// the one that matters.
     pub(crate) name: &'static str,
     pub(crate) accept_proxy: Vec<IpNet>,
-    #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
 
@@ -84,7 +81,6 @@ impl Config {
             ("io_timeout", times.io != others.io),
             ("drain_timeout", self.drain_timeout != other.drain_timeout),
             ("accept_proxy", self.accept_proxy != other.accept_proxy),
-            #[cfg(feature = "tls")]
             ("tls", self.tls.is_some() != other.tls.is_some()),
         ];
         differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
@@ -94,10 +90,7 @@ impl Config {
     pub(super) fn entry(&self, protocols: &[&[u8]]) -> Result<Entry> {
         Ok(Entry {
             accept_proxy: self.accept_proxy.clone(),
-            #[cfg(feature = "tls")]
             tls: self.tls.as_ref().map(|tls| tls.acceptor(protocols)).transpose()?,
-            #[cfg(not(feature = "tls"))]
-            tls: protocols.iter().find_map(|_| None),
         })
     }
 }
@@ -123,7 +116,6 @@ pub(super) struct Settings {
     pub(super) name: &'static str,
     /// Those who say in a PROXY line for whom they speak.
     pub(super) accept_proxy: Vec<IpNet>,
-    #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
 }
 
@@ -145,7 +137,6 @@ impl Default for Settings {
             drain_timeout: Duration::from_secs(10),
             name: "",
             accept_proxy: Vec::new(),
-            #[cfg(feature = "tls")]
             tls: None,
         }
     }
@@ -219,7 +210,6 @@ impl Settings {
             drain_timeout: self.drain_timeout,
             name: self.name,
             accept_proxy: self.accept_proxy.clone(),
-            #[cfg(feature = "tls")]
             tls: self.tls.clone(),
         })
     }

@@ -86,7 +86,6 @@ impl Capacity {
             allowed.accept_proxy = in_force.accept_proxy.clone();
             kept.push("accept_proxy");
         }
-        #[cfg(feature = "tls")]
         if allowed.tls.is_some() != in_force.tls.is_some() {
             allowed.tls = in_force.tls.clone();
             kept.push("tls");

@@ -33,9 +33,7 @@ impl InForce {
     pub(super) fn reload(&self, builder: Builder, addrs: &[SocketAddr]) -> Result<Vec<&'static str>> {
         let mut in_force = self.config.lock();
         let builder = builder.descriptors(in_force.descriptors, in_force.handlers_descriptors);
-        let asked = builder.validate()?;
-        #[cfg(feature = "tls")]
-        let asked = with_certificate(asked, &in_force);
+        let asked = with_certificate(builder.validate()?, &in_force);
         let mut kept = match &self.change {
             None => asked.differences(&in_force),
             Some(change) => {
@@ -56,11 +54,10 @@ impl InForce {
 }
 
 /// With the certificate that is asked for in the place of the one in force.
-#[cfg(feature = "tls")]
 fn with_certificate(mut allowed: Config, in_force: &Config) -> Config {
     if let (Some(ours), Some(theirs)) = (&in_force.tls, &allowed.tls) {
         ours.adopt(theirs);
-        allowed.tls = Some(ours.clone());
+        allowed.tls.clone_from(&in_force.tls);
     }
     allowed
 }

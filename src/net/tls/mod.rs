@@ -8,7 +8,7 @@ mod identity;
 mod stream;
 
 #[cfg(not(feature = "tls"))]
-pub(crate) use self::absent::{Acceptor, Stream};
+pub(crate) use self::absent::{Acceptor, Stream, Tls};
 #[cfg(feature = "tls")]
 pub use self::identity::Tls;
 #[cfg(feature = "tls")]
