@@ -14,6 +14,7 @@ use super::{
     preface::{self, Ends, LONGEST, Preface},
     tls,
 };
+use crate::sys::peer;
 
 /// What connections of a server begin with.
 #[derive(Debug, Default)]
@@ -30,11 +31,8 @@ impl Entry {
     }
 
     fn expects_proxy_line(&self, socket: &OwnedFd) -> bool {
-        if self.accept_proxy.is_empty() {
-            return false;
-        }
-        let peer = net::getpeername(socket).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-        peer.is_some_and(|peer| is_in(&self.accept_proxy, peer))
+        !self.accept_proxy.is_empty()
+            && peer::addr(socket).is_some_and(|peer| is_in(&self.accept_proxy, peer))
     }
 }
 
@@ -183,9 +181,13 @@ mod tests {
     use std::{
         io::Write,
         net::{TcpListener, TcpStream},
+        time::Duration,
     };
 
+    use rustix::{event::PollFlags, net::sockopt};
+
     use super::*;
+    use crate::sys::wait::wait_until;
 
     #[test]
     fn networks_have_addresses_of_either_kind() {
@@ -230,6 +232,15 @@ mod tests {
         let mut transport = Transport::begin(&entry, &socket);
         drop(client);
         assert_eq!(transport.go_on(&entry, &socket), Ok(Progress::Ended));
+
+        // Who owes a line owes it also when it has reset the connection.
+        let (client, socket) = pair();
+        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert!(wait_until(&socket, PollFlags::IN, None).unwrap());
+        let mut transport = Transport::begin(&entry, &socket);
+        assert_eq!(transport.stage(), Stage::ProxyLine);
+        assert_eq!(transport.go_on(&entry, &socket), Err(Errno::CONNRESET));
 
         let (mut client, socket) = pair();
         let mut transport = Transport::begin(&entry, &socket);
