@@ -43,8 +43,8 @@ impl Input {
         INPUT_LIMIT - self.bytes.len()
     }
 
-    #[cfg(feature = "tls")]
     /// Appends as many of the bytes as there is room for; how many.
+    #[cfg(feature = "tls")]
     pub(super) fn append(&mut self, bytes: &[u8]) -> usize {
         let amount = bytes.len().min(self.room());
         self.bytes.extend_from_slice(&bytes[..amount]);

@@ -13,6 +13,7 @@ use super::{
     incoming::Incoming,
     input::Input,
     preface::Ends,
+    tls,
     transport::{Entry, Progress, Stage, Transport},
 };
 use crate::sys::tcp_info::TcpInfo;
@@ -181,7 +182,7 @@ impl Wire {
 
     /// The same for what was encrypted.
     fn fill_opened(&mut self, input: &mut Input) -> rustix::io::Result<usize> {
-        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else { return Ok(0) };
+        let Some(tls) = tls(&mut self.transport) else { return Ok(0) };
         loop {
             let taken = tls.take(input);
             if taken > 0 {
@@ -212,7 +213,7 @@ impl Wire {
 
     /// Seals as much as there is room for, and sends what the socket takes of that at once.
     fn send_sealed(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
-        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else { return Ok(0) };
+        let Some(tls) = tls(&mut self.transport) else { return Ok(0) };
         let sent = match tls.flush(&self.socket) {
             Ok(true) => {
                 let sealed = tls.seal(bytes);
@@ -300,9 +301,7 @@ impl Wire {
     }
 
     fn flush_sealed(&mut self) -> rustix::io::Result<bool> {
-        let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls()) else {
-            return Ok(true);
-        };
+        let Some(tls) = tls(&mut self.transport) else { return Ok(true) };
         let flushed = tls.flush(&self.socket);
         self.failed |= flushed.is_err();
         flushed
@@ -341,7 +340,7 @@ impl Wire {
     pub(crate) fn say_end(&mut self) {
         let is_whole = !self.failed && !self.resets && self.output.is_empty();
         if is_whole
-            && let Some(tls) = self.transport.as_mut().and_then(|transport| transport.tls())
+            && let Some(tls) = tls(&mut self.transport)
             && !tls.is_handshaking()
         {
             tls.end();
@@ -399,4 +398,9 @@ impl Wire {
         let in_socket = || rustix::io::ioctl_fionread(&self.socket).is_ok_and(|count| count > 0);
         !self.ended() && (in_socket() || self.transport.as_ref().is_some_and(|t| t.has_more()))
     }
+}
+
+/// What encrypts the connection, if anything does. (Of the field alone, so that the others can be used with it.)
+fn tls(transport: &mut Option<Box<Transport>>) -> Option<&mut tls::Stream> {
+    transport.as_mut()?.tls()
 }
