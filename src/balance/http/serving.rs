@@ -80,10 +80,6 @@ impl Proxy {
             if !exchange.may_be_sent_again() || !serving.is_unanswered() {
                 exchange.request.forget();
             }
-            if serving.reply.is_some() && serving.sent.elapsed() > LONG {
-                // It streams, or its client takes it slowly.
-                serving.lease.free();
-            }
             match (received, passed) {
                 (Received::Whole { is_clean }, _) => {
                     Ok(Some(self.finish(connection, client, &mut exchange, serving, is_clean)))
@@ -111,36 +107,16 @@ impl Proxy {
                 }
                 (received, passed) => {
                     let more = matches!(received, Received::More) || passed == Passed::More;
-                    self.await_more(connection, &exchange, &mut serving);
+                    if serving.reply.is_some() {
+                        free_if_long(&mut serving, Instant::now());
+                    }
+                    await_more(connection, &exchange, &mut serving);
                     exchange.step = Step::Serving(serving);
                     client.stage = Stage::Exchange(exchange);
                     Ok(Some(if more { Next::Again } else { Next::Park }))
                 }
             }
         })
-    }
-
-    /// Sets the time within which something must come.
-    fn await_more(&self, connection: &mut Connection<'_>, exchange: &Exchange, serving: &mut Serving) {
-        let io_timeout = connection.context().timeouts.io.get();
-        let Some((_, other, _)) = connection.sides() else { return };
-        let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
-        let received = serving.reply.as_ref().map(|reply| reply.bytes);
-        let progress = Progress { uploaded, takes: other.wire.is_flushed(), received };
-        if serving.progress.replace(progress) == Some(progress) {
-            // What has come since then has moved nothing.
-            return;
-        }
-        let until = match (&exchange.upload, &serving.reply) {
-            (Some(upload), _) if !upload.passage.is_complete() && other.wire.is_flushed() => {
-                upload.deadline(io_timeout, Instant::now())
-            }
-            (Some(upload), _) if !upload.passage.is_complete() => Instant::now() + io_timeout,
-            (_, Some(_)) => Instant::now() + io_timeout,
-            (Some(_), None) => Instant::now() + exchange.in_force.http.upstream_timeout,
-            (None, None) => serving.sent + exchange.in_force.http.upstream_timeout,
-        };
-        other.await_until(Some(until));
     }
 
     /// The reply was passed on.
@@ -156,6 +132,7 @@ impl Proxy {
         let Some(reply) = serving.reply.take() else { return Next::Close };
         let took = now.saturating_duration_since(serving.sent);
         let is_abandoned = exchange.is_abandoned;
+        free_if_long(&mut serving, now);
         serving.lease.answered(sample(exchange, &reply, took));
         exchange.note(|entry, _| {
             (entry.status, entry.bytes, entry.upstream_time) = (reply.status.as_u16(), reply.bytes, took);
@@ -226,6 +203,36 @@ impl Proxy {
         connection.context().counters.malformed.count();
         self.refuse(connection, client, exchange, StatusCode::BAD_REQUEST)
     }
+}
+
+/// Gives the place of a reply back that takes long: it streams, or its client takes it slowly.
+fn free_if_long(serving: &mut Serving, now: Instant) {
+    if now.saturating_duration_since(serving.sent) > LONG {
+        serving.lease.free();
+    }
+}
+
+/// Sets the time within which something must come.
+fn await_more(connection: &mut Connection<'_>, exchange: &Exchange, serving: &mut Serving) {
+    let io_timeout = connection.context().timeouts.io.get();
+    let Some((_, other, _)) = connection.sides() else { return };
+    let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
+    let received = serving.reply.as_ref().map(|reply| reply.bytes);
+    let progress = Progress { uploaded, takes: other.wire.is_flushed(), received };
+    if serving.progress.replace(progress) == Some(progress) {
+        // What has come since then has moved nothing.
+        return;
+    }
+    let until = match (&exchange.upload, &serving.reply) {
+        (Some(upload), _) if !upload.passage.is_complete() && other.wire.is_flushed() => {
+            upload.deadline(io_timeout, Instant::now())
+        }
+        (Some(upload), _) if !upload.passage.is_complete() => Instant::now() + io_timeout,
+        (_, Some(_)) => Instant::now() + io_timeout,
+        (Some(_), None) => Instant::now() + exchange.in_force.http.upstream_timeout,
+        (None, None) => serving.sent + exchange.in_force.http.upstream_timeout,
+    };
+    other.await_until(Some(until));
 }
 
 /// How long the request took, if that says something of the next: an error that came at once does not, and

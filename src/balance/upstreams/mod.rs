@@ -14,8 +14,7 @@ pub(super) use self::lease::Lease;
 use super::{
     config::Config,
     line,
-    member::Member,
-    member::Wanted,
+    member::{Member, Wanted},
     places::{Change, Places},
     record::Record,
     refusals::{self, Refusals},
