@@ -67,12 +67,13 @@ impl Source {
     pub(super) fn figures(&self) -> Figures {
         let handle = self.watched.handle();
         let upstreams = self.watched.upstreams();
+        let (workers, advice) = handle.workers_and_advice();
         Figures {
             readiness: self.readiness_with(upstreams.as_ref().map(up)),
             uptime: self.began.elapsed(),
             metrics: handle.metrics(),
-            workers: handle.workers(),
-            advice: handle.advice(),
+            workers,
+            advice,
             upstreams,
             config: handle.config(),
             process: process::Figures::now().ok(),

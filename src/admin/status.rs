@@ -8,7 +8,7 @@ use super::figures::Figures;
 use crate::{
     balance::{Snapshot, UpstreamStatus},
     metrics::Distribution,
-    server::{Advice, Config, OnFull, RunningCall, WorkersReport},
+    server::{Advice, Config, RunningCall, WorkersReport},
 };
 
 /// The document.
@@ -60,11 +60,7 @@ fn settings(config: &Config) -> Value {
         "workers": config.workers,
         "queue": config.queue,
         "backlog": config.backlog,
-        "on_full": match config.on_full {
-            OnFull::Wait => "wait",
-            OnFull::Refuse => "refuse",
-            OnFull::DropOldest => "drop-oldest",
-        },
+        "on_full": config.on_full.name(),
         "patience_seconds": seconds(config.patience),
         "refusal_budget": config.refusal_budget,
         "max_connections": config.max_connections,

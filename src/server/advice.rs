@@ -24,6 +24,13 @@ pub(super) struct Seen {
     pub(super) delayed: Duration,
 }
 
+impl Seen {
+    /// The workers' time in calls.
+    fn held(&self) -> Duration {
+        self.handling + self.reading + self.writing
+    }
+}
+
 /// Less says too little.
 pub(super) const SHORTEST: Duration = Duration::from_secs(10);
 const FEWEST: u64 = 50;
@@ -115,8 +122,7 @@ impl fmt::Display for Advice {
 /// right within a factor of two, and where more would not help.
 pub(super) fn advise(seen: &Seen, most: usize) -> Option<Advice> {
     let workers = seen.workers as f64;
-    let held = seen.handling + seen.reading + seen.writing;
-    let (held_s, window_s) = (held.as_secs_f64(), seen.window.as_secs_f64());
+    let (held_s, window_s) = (seen.held().as_secs_f64(), seen.window.as_secs_f64());
     let is_known = seen.window >= SHORTEST && seen.answered >= FEWEST;
     let is_pressed = seen.turned_away > 0 || seen.wait >= SHORT_WAIT;
     if !is_known || !is_pressed || held_s < BUSY * workers * window_s {
@@ -150,7 +156,7 @@ pub(super) fn advise(seen: &Seen, most: usize) -> Option<Advice> {
 }
 
 fn waiting_for(seen: &Seen) -> WaitingFor {
-    let waited = (seen.handling + seen.reading + seen.writing).saturating_sub(seen.ran + seen.delayed);
+    let waited = seen.held().saturating_sub(seen.ran + seen.delayed);
     match waited / 2 {
         half if seen.reading > half => WaitingFor::Senders,
         half if seen.writing > half => WaitingFor::Takers,

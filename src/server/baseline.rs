@@ -236,17 +236,13 @@ impl<H: Handler> Inside for Threads<H> {
         }
     }
 
-    fn workers(&self) -> WorkersReport {
-        WorkersReport::default()
+    fn workers(&self) -> (WorkersReport, Option<Advice>) {
+        (WorkersReport::default(), None)
     }
 
     #[cfg(feature = "admin")]
     fn tolerance(&self) -> Duration {
         self.service.context.patience.get()
-    }
-
-    fn advice(&self) -> Option<Advice> {
-        None
     }
 }
 

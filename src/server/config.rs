@@ -30,6 +30,17 @@ pub enum OnFull {
     DropOldest,
 }
 
+impl OnFull {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Refuse => "refuse",
+            Self::DropOldest => "drop-oldest",
+        }
+    }
+}
+
 /// Everything that bounds a server. Field names are those of the builder's methods.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {

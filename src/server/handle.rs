@@ -40,13 +40,12 @@ const ROUND: Duration = Duration::from_millis(1);
 pub(super) trait Inside: Send + Sync {
     fn gauges(&self) -> Gauges;
 
-    fn workers(&self) -> WorkersReport;
+    /// What the workers do with their time, and how many of them the load wants.
+    fn workers(&self) -> (WorkersReport, Option<Advice>);
 
     /// How long clients can bear to wait.
     #[cfg(feature = "admin")]
     fn tolerance(&self) -> Duration;
-
-    fn advice(&self) -> Option<Advice>;
 }
 
 struct End {
@@ -88,15 +87,21 @@ impl Handle {
     /// asked while every worker is held. The kernel is asked for each worker's CPU time, and for the address
     /// of each client that is listed. Of a [`baseline`](crate::baseline) it is empty.
     pub fn workers(&self) -> WorkersReport {
-        self.inside.workers()
+        self.inside.workers().0
     }
 
     /// How many workers this load wants, if it is many more than there are: as of the last 10 to 60 s, of
-    /// which it knows what it saw when it was asked before, and while all workers were busy. None where
-    /// there is too little to go by, where the number of workers is right within a factor of two, and where
-    /// more would not help.
+    /// which it knows what it saw when this or [`workers`](Self::workers) was asked for, and while all workers
+    /// were busy. None where there is too little to go by, where the number of workers is right within a factor
+    /// of two, and where more would not help.
     pub fn advice(&self) -> Option<Advice> {
-        self.inside.advice()
+        self.inside.workers().1
+    }
+
+    /// Both at once, for which the kernel is asked no more often than for one.
+    #[cfg(feature = "admin")]
+    pub(crate) fn workers_and_advice(&self) -> (WorkersReport, Option<Advice>) {
+        self.inside.workers()
     }
 
     /// Has the server go by the settings of another builder from now on; its handler stays as it is. All of

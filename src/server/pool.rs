@@ -2,7 +2,6 @@
 //! park it, retire it. It knows neither the workers nor the acceptor.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -26,6 +25,7 @@ use crate::{
     net::slots::Parking,
     overload::Gate,
     session::{
+        activity::Spent,
         handler::{Handler, Refusal},
         life::Session,
         linger::LINGERING,
@@ -34,6 +34,7 @@ use crate::{
     sys::{
         clock::{thread_cpu_time, us},
         tcp_info::TcpInfo,
+        threads::OnCpu,
     },
 };
 
@@ -178,19 +179,14 @@ impl<H: Handler> Pool<H> {
     /// What was counted up to now, of which advice follows; none where the kernel does not say how long
     /// threads run.
     pub(super) fn sample(&self, now: Instant) -> Option<Sample> {
-        let counters = self.counters();
-        Some(Sample {
-            at: now,
-            answered: counters.answered.get(),
-            turned_away: counters.turned_away().iter().sum(),
-            waits: counters.waits.total(),
-            spent: self.told.spent(&self.running, now),
-            on_cpu: self.told.on_cpu(&self.running)?,
-        })
+        Some(self.sample_of(now, self.told.spent(&self.running, now), self.told.on_cpu(&self.running)?))
     }
 
-    fn client(&self, running: &Running) -> Option<SocketAddr> {
-        running.client(&self.parked)
+    /// The same where it is known already what the workers have spent.
+    fn sample_of(&self, at: Instant, spent: Spent, on_cpu: OnCpu) -> Sample {
+        let counters = self.counters();
+        let (answered, waits) = (counters.answered.get(), counters.waits.total());
+        Sample { at, answered, turned_away: counters.turned_away().iter().sum(), waits, spent, on_cpu }
     }
 }
 
@@ -206,19 +202,16 @@ impl<H: Handler> Inside for Pool<H> {
         }
     }
 
-    fn workers(&self) -> WorkersReport {
+    fn workers(&self) -> (WorkersReport, Option<Advice>) {
         let now = Instant::now();
         let (spent, on_cpu) = (self.told.spent(&self.running, now), self.told.on_cpu(&self.running));
-        let longest = workers::longest(&self.running, now, |running| self.client(running));
-        workers::report(self.running.len(), spent, on_cpu, longest)
+        let advice = on_cpu.and_then(|on_cpu| self.advisor.ask(self.sample_of(now, spent, on_cpu)));
+        let longest = workers::longest(&self.running, now, |running| running.client(&self.parked));
+        (workers::report(self.running.len(), spent, on_cpu, longest), advice)
     }
 
     #[cfg(feature = "admin")]
     fn tolerance(&self) -> Duration {
         self.gate.tolerance()
-    }
-
-    fn advice(&self) -> Option<Advice> {
-        self.advisor.ask(self.sample(Instant::now())?)
     }
 }

@@ -1,6 +1,6 @@
 //! The settings in force, as they are logged: in words and with units. It decides none.
 
-use super::config::{Config, OnFull};
+use super::config::Config;
 use crate::{
     net::listener::{self, Listener},
     sys::words::{share, time},
@@ -12,7 +12,7 @@ pub(super) fn log(config: &Config, listeners: &[Listener], room: usize) {
     tracing::info!(
         workers = config.workers,
         queue = config.queue,
-        on_full = name(config.on_full),
+        on_full = config.on_full.name(),
         patience = %time(config.patience),
         refusal_budget = %share(config.refusal_budget),
         max_connections = config.max_connections,
@@ -40,13 +40,5 @@ pub(super) fn warn_of_backlog(asked: u32) {
     let backlog = listener::granted(asked);
     if backlog < asked {
         tracing::warn!(asked, backlog, "the backlog is limited by net.core.somaxconn");
-    }
-}
-
-fn name(on_full: OnFull) -> &'static str {
-    match on_full {
-        OnFull::Wait => "wait",
-        OnFull::Refuse => "refuse",
-        OnFull::DropOldest => "drop-oldest",
     }
 }

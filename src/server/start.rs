@@ -1,5 +1,4 @@
-//! Starts a pool: its workers and its acceptor. It knows how a server is put together,
-//! and none of its parts.
+//! Starts a pool: its workers and its acceptor. It knows how a server is put together, and none of its parts.
 
 use std::{
     sync::Arc,
@@ -32,12 +31,11 @@ impl Builder {
 /// Starts a server that runs this handler on a pool of workers.
 fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
     let failed = |errno| Error::start("the server", errno);
-    // Half of the workers may be held, so that the others go on whatever those clients do.
-    let entry = config.entry(H::PROTOCOLS)?;
-    let (workers, holds) = (config.workers, config.workers / 2);
-    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, holds));
-    let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let (workers, name) = (config.workers, config.name);
+    let entry = config.entry(H::PROTOCOLS)?;
+    // Half of the workers may be held, so that the others go on whatever those clients do.
+    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, workers / 2));
+    let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let refs = listeners.iter().map(Listener::to_ref).collect();
     let (entrance, receiver) = queue(config.queue);
     let service = Service::new(handler, context);
