@@ -156,16 +156,13 @@ impl Args {
     }
 }
 
-/// Flags that can change while the balancer runs, beside those of the server.
-const OWN: [&str; 18] = [
+/// Flags that say how requests are served. They mean nothing where the protocol is another.
+const OVER_HTTP: [&str; 6] =
+    ["limit", "upstream-timeout", "buffer-body", "keep-underscores", "check-path", "access-log"];
+/// Flags that can change while the balancer runs, beside those and the server's.
+const OWN: [&str; 12] = [
     "upstreams",
     "resolve-interval",
-    "limit",
-    "upstream-timeout",
-    "buffer-body",
-    "keep-underscores",
-    "check-path",
-    "access-log",
     "policy",
     "max-connections-per-upstream",
     "connect-timeout",
@@ -177,14 +174,23 @@ const OWN: [&str; 18] = [
     "rise",
     "fall",
 ];
-static LIVE: LazyLock<Vec<&'static str>> = LazyLock::new(|| [&pool::LIVE[..], &OWN].concat());
+static LIVE: LazyLock<Vec<&'static str>> = LazyLock::new(|| [&pool::LIVE[..], &OWN, &OVER_HTTP].concat());
+
+/// The flags of settings that could not change.
+fn flags_of(kept: Vec<&'static str>) -> Vec<&'static str> {
+    let of = |setting| match setting {
+        "http" => [&["protocol"], &OVER_HTTP[..]].concat(),
+        other => vec![other],
+    };
+    kept.into_iter().flat_map(of).collect()
+}
 
 /// Runs the balancer until a signal ends it.
 pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     let config = args.config()?;
     config.check()?;
     let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
-        Ok(balancer.reload_with(args.pool.builder()?, args.config()?)?)
+        Ok(flags_of(balancer.reload_with(args.pool.builder()?, args.config()?)?))
     });
     pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
 }

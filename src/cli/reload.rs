@@ -28,24 +28,8 @@ pub(super) struct Reload<R> {
 /// Flags whose files are read or opened again, also without other settings.
 const FILES: [&str; 2] = ["access-log", "tls-cert"];
 
-/// Settings whose flags have other names, or several.
-const OTHER_NAMES: [(&str, &[&str]); 3] = [
-    ("bind", &["listen"]),
-    ("tls", &["tls-cert", "tls-key"]),
-    // What is said of requests means nothing where the protocol stays another.
-    (
-        "http",
-        &[
-            "protocol",
-            "limit",
-            "upstream-timeout",
-            "buffer-body",
-            "keep-underscores",
-            "check-path",
-            "access-log",
-        ],
-    ),
-];
+/// Settings of the server whose flags have other names, or several.
+const OTHER_NAMES: [(&str, &[&str]); 2] = [("bind", &["listen"]), ("tls", &["tls-cert", "tls-key"])];
 
 impl<R> Reload<R> {
     /// `apply` puts new arguments into force, all of them or none where one is wrong, and gives the names of
@@ -55,8 +39,7 @@ impl<R> Reload<R> {
         live: &'static [&'static str],
         apply: impl Fn(&R, A) -> anyhow::Result<Vec<&'static str>> + Send + 'static,
     ) -> Self {
-        let is_given = |flag: &&str| in_force.get(*flag).is_some_and(|values| !values.is_empty());
-        let is_possible = is_given(&"config") || FILES.iter().any(is_given);
+        let is_possible = is_given(&in_force, "config") || FILES.iter().any(|flag| is_given(&in_force, flag));
         let apply = move |running: &R, matches: &ArgMatches| apply(running, A::from_arg_matches(matches)?);
         Self { is_possible, in_force, live, apply: Box::new(apply) }
     }
@@ -88,9 +71,8 @@ impl<R> Reload<R> {
 
     /// The flags whose files were read or opened again.
     fn opened(&self, kept: &[(String, String)]) -> Vec<&'static str> {
-        let is_given = |flag: &&str| self.in_force.get(*flag).is_some_and(|values| !values.is_empty());
-        let was_kept = |flag: &&str| kept.iter().any(|(other, _)| other == flag);
-        FILES.into_iter().filter(|flag| is_given(flag) && !was_kept(flag)).collect()
+        let was_kept = |flag: &str| kept.iter().any(|(other, _)| other == flag);
+        FILES.into_iter().filter(|flag| is_given(&self.in_force, flag) && !was_kept(flag)).collect()
     }
 
     fn try_reload(&mut self, running: &R, args: Vec<OsString>) -> anyhow::Result<Changes> {
@@ -105,6 +87,11 @@ impl<R> Reload<R> {
         })?;
         Ok(compare(&mut self.in_force, values, self.live, &flags(&kept)))
     }
+}
+
+/// Whether this flag has a value.
+fn is_given(values: &Values, flag: &str) -> bool {
+    values.get(flag).is_some_and(|values| !values.is_empty())
 }
 
 /// The flags of these settings, without their dashes.

@@ -1,6 +1,6 @@
 //! What is said to who gave a wrong command line, and the status for it. It does not know the flags.
 
-use std::{fmt, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
@@ -10,16 +10,9 @@ use super::{config_file::Settings, mistakes::paragraphs, output};
 const USAGE: u8 = 2;
 
 /// Something is wrong with what was asked for, on the command line or in the environment: a sentence.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(super) struct Wrong(pub(super) String);
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Wrong {}
 
 /// Says what is wrong with what was asked for.
 pub(super) fn wrong(sentence: &str) -> ExitCode {
@@ -59,5 +52,8 @@ pub(super) fn mistake(error: &anyhow::Error, settings: Option<&Settings>) -> Opt
 }
 
 fn located(sentence: String, flag: Option<&str>, settings: Option<&Settings>) -> String {
-    settings.map_or(sentence.clone(), |settings| settings.locate(&sentence, flag))
+    match settings {
+        Some(settings) => settings.locate(&sentence, flag),
+        None => sentence,
+    }
 }
