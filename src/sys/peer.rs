@@ -73,7 +73,7 @@ mod tests {
     fn it_is_known_even_after_a_reset() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(any) else {
-                eprintln!("skipped: nothing can listen on {any}");
+                eprintln!("SKIPPED: nothing can listen on {any}");
                 continue;
             };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -38,7 +38,7 @@ mod tests {
         assert_eq!((OnCpu::parse(""), OnCpu::parse("5000"), OnCpu::parse("x y z")), (None, None, None));
         let this = rustix::thread::gettid();
         if OnCpu::of(this).is_none() {
-            return eprintln!("skipped: the kernel does not say how long threads run");
+            return eprintln!("SKIPPED: the kernel does not say how long threads run");
         }
         while OnCpu::of(this).unwrap().ran < Duration::from_millis(20) {}
         assert!(thread_cpu_time() >= Duration::from_millis(20));

@@ -7,7 +7,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-        mpsc::{Receiver, Sender, channel},
     },
 };
 
@@ -17,11 +16,13 @@ use overfall::{
     balance::{self, Config, HttpConfig},
     http::{self, Request, Response, header},
 };
-use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::*;
+use crate::{
+    support::*,
+    temporary::{HaProxy, TempFile},
+};
 
 /// An answer over HTTP.
 struct Answer {
@@ -68,7 +69,7 @@ fn promtool(metrics: &str) -> Option<String> {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        eprintln!("skipped: promtool is not installed; it comes with Debian's prometheus");
+        eprintln!("SKIPPED: promtool is not installed; it comes with Debian's prometheus");
         return None;
     };
     child.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("it reads");
@@ -133,7 +134,7 @@ fn metrics_are_in_the_format_that_is_asked_for() {
 #[test]
 fn promtool_finds_nothing_to_say() {
     let server = web(|_| Response::text("here"));
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     for http in [None, Some(HttpConfig::default())] {
         let balancer = balancer(&[server.local_addr(), nobody], http);
         get(balancer.handle().local_addr(), "/");
@@ -179,9 +180,7 @@ fn it_answers_while_every_worker_is_held_and_tells_of_the_drain() {
 
 #[test]
 fn nobody_is_welcome_while_no_upstream_is_up() {
-    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = reserved.local_addr().unwrap();
-    drop(reserved);
+    let addr = nobody();
     let balancer = balancer(&[addr], None);
     let admin = show(balancer);
     let at = admin.local_addr();
@@ -300,36 +299,32 @@ fn a_port_in_use_and_a_wrong_address_are_one_sentence() {
     assert_wrong_usage(&["serve", "-q"], &[(&["--admin", "nowhere"], "'nowhere' for '--admin <ADDR>'")]);
 }
 
-/// A server that says when a worker has `/slow`, and keeps it there until it is told to go on.
-fn serve_slow() -> (Arc<Handle>, Receiver<()>, Sender<()>) {
-    let (entered, blocked) = channel();
-    let (open, gate) = channel::<()>();
-    let (entered, gate) = (Mutex::new(entered), Mutex::new(gate));
+/// A server whose workers have `/slow` until the gate is open.
+fn serve_slow() -> (Arc<Handle>, Gate) {
+    let (turnstile, gate) = turnstile();
     let server = Arc::new(web(move |request| {
         if request.uri().path() == "/slow" {
-            entered.lock().send(()).expect("the test listens");
-            // A test that is over opens every gate.
-            let _ = gate.lock().recv();
+            turnstile.pass();
         }
         Response::text("")
     }));
-    (server, blocked, open)
+    (server, gate)
 }
 
 #[test]
 fn who_has_the_workers_is_told_and_how_long_clients_wait() {
-    let (server, blocked, open) = serve_slow();
+    let (server, gate) = serve_slow();
     let admin = show(Arc::clone(&server));
     let at = admin.local_addr();
     let mut client = connect(server.local_addr());
     client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    blocked.recv_timeout(PATIENCE).unwrap();
+    gate.await_blocked(1);
     let workers = &status(at)["workers"];
     assert_eq!(workers["count"], 2);
     let call = &workers["longest"][0];
     assert_eq!((&call["state"], &call["doing"]), (&"handling".into(), &"GET /slow".into()), "{workers}");
     assert_eq!(call["client"], client.local_addr().unwrap().to_string());
-    open.send(()).unwrap();
+    gate.open(1);
     await_that("it is answered", || metric(at, "overfall_service_seconds_count") == 1.0);
     assert_eq!(metric(at, r#"overfall_service_seconds_bucket{le="+Inf"}"#), 1.0);
     assert!(metric(at, "overfall_service_seconds_sum") > 0.0);
@@ -444,41 +439,33 @@ fn the_agent_tells_how_much_it_can_take() {
     assert_eq!(ask_agent(at, b""), "drain\n");
 }
 
-/// HAProxy in front of a server, asked over its socket; killed when dropped.
-struct HaProxy {
-    child: std::process::Child,
-    socket: std::path::PathBuf,
+/// HAProxy in front of a server, asked over its socket.
+struct InFront {
+    _haproxy: HaProxy,
+    socket: TempFile,
 }
 
-impl HaProxy {
+impl InFront {
     /// None where it is not installed.
     fn start(server: SocketAddr, agent: SocketAddr) -> Option<Self> {
-        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (config, socket) = (folder.join("agent.cfg"), folder.join("agent.sock"));
-        let text = format!(
+        let socket = TempFile::new("agent.sock");
+        let config = format!(
             "global\n stats socket {}\ndefaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout \
              server 5s\nlisten app\n bind abns@overfall-{}\n server s {server} check inter 100ms agent-check \
              agent-addr {} agent-port {} agent-inter 100ms weight 100\n",
-            socket.display(),
+            socket.path(),
             std::process::id(),
             agent.ip(),
             agent.port(),
         );
-        std::fs::write(&config, text).expect("a file");
-        let mut command = Command::new("haproxy");
-        command.args(["-db", "-f"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(child) = command.spawn() else {
-            eprintln!("skipped: haproxy is not installed; it is a package of Debian");
-            return None;
-        };
-        let haproxy = Self { child, socket };
-        await_that("it runs", || haproxy.column("status").is_some());
-        Some(haproxy)
+        let in_front = Self { _haproxy: HaProxy::start(&config)?, socket };
+        await_that("it runs", || in_front.column("status").is_some());
+        Some(in_front)
     }
 
     /// What `show stat` has of the server in this column.
     fn column(&self, name: &str) -> Option<String> {
-        let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).ok()?;
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket.path()).ok()?;
         stream.write_all(b"show stat\n").ok()?;
         let table = std::io::read_to_string(stream).ok()?;
         let index = table.lines().next()?.split(',').position(|column| column == name)?;
@@ -491,19 +478,11 @@ impl HaProxy {
     }
 }
 
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn haproxy_drains_a_server_that_is_going_to_shut_down_and_takes_the_next_one() {
     let args = ["serve", "--app", "http", "--shutdown-delay", "1h"];
     let (served, agent) = start_with("--agent", "agent on ", &args);
-    let Some(haproxy) = HaProxy::start(served.addr, agent) else { return };
+    let Some(haproxy) = InFront::start(served.addr, agent) else { return };
     let is = |name: &str, wanted: &str| haproxy.column(name).is_some_and(|found| found == wanted);
     let begins = |name: &str, with: &str| haproxy.column(name).is_some_and(|found| found.starts_with(with));
     await_that("it is asked", || is("agent_status", "L7OK"));
@@ -540,7 +519,7 @@ fn shown_at(addr: SocketAddr) -> Option<String> {
         .arg(format!("--user-data-dir={profile}"))
         .arg(format!("http://{addr}/"));
     let Ok(output) = command.output() else {
-        eprintln!("skipped: chromium is not installed; it is a package of Debian");
+        eprintln!("SKIPPED: chromium is not installed; it is a package of Debian");
         return None;
     };
     // It may be in use still by what the browser has started.
@@ -598,16 +577,16 @@ fn the_page_shows_upstreams_that_are_up_and_down_and_what_they_answer() {
 
 #[test]
 fn the_page_shows_who_has_the_workers() {
-    let (server, entered, open) = serve_slow();
+    let (server, gate) = serve_slow();
     let admin = show(Arc::clone(&server));
     let mut client = connect(server.local_addr());
     client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    entered.recv_timeout(PATIENCE).unwrap();
+    gate.await_blocked(1);
     let Some(text) = shown_at(admin.local_addr()) else { return };
     let client = client.local_addr().unwrap();
     let call = format!(r#"<td class="doing">GET /slow</td><td>handling</td><td>{client}</td>"#);
     assert!(text.contains(&call) && text.contains(r#"<p id="no-calls" class="quiet" hidden="">"#), "{text}");
-    open.send(()).unwrap();
+    gate.open(1);
 }
 
 /// The status of a balancer before HTTP upstreams, to be changed.

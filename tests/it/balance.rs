@@ -18,7 +18,7 @@ use overfall::{
     apps::Echo,
     balance::{self, AllDown, Balancer, Config, Policy, UpstreamConfig},
 };
-use rustix::{net::sockopt, process::Signal};
+use rustix::process::Signal;
 
 use crate::support::*;
 
@@ -131,7 +131,7 @@ fn resets_are_passed_on_both_ways() {
         client.write_all(b"x").expect("it reads");
         let upstream = accept_client(&listener, b'x');
         let (resets, hears) = if upstream_resets { (upstream, client) } else { (client, upstream) };
-        sockopt::set_socket_linger(&resets, Some(Duration::ZERO)).expect("it is there");
+        reset_on_close(&resets);
         drop(resets);
         assert_eq!(rest(&hears), Err(io::ErrorKind::ConnectionReset));
     }
@@ -306,7 +306,7 @@ fn a_client_that_gives_up_leaves_the_line() {
     assert_eq!(ask(&first, "who"), "only");
     let second = connect(addr(&balancer));
     await_that("the second is in the line", || balancer.snapshot().waiting == 1);
-    sockopt::set_socket_linger(&second, Some(Duration::ZERO)).expect("it is there");
+    reset_on_close(&second);
     drop(second);
     await_that("nobody is in the line", || balancer.snapshot().waiting == 0);
     drop(first);
@@ -411,8 +411,7 @@ fn wrong_usage_is_status_2_and_one_sentence() {
             (&["127.0.0.1:9", "--policy", "random"], "least-connections"),
         ],
     );
-    let own = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let own = own.to_string();
+    let own = nobody().to_string();
     let output = run(&["balance", "--listen", &own, &own]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
@@ -469,7 +468,7 @@ fn a_reset_after_a_half_close_is_passed_on() {
     let upstream = accept_client(&listener, b'x');
     client.shutdown(Shutdown::Write).expect("it is there");
     assert_eq!(rest(&upstream), Ok(vec![]));
-    sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+    reset_on_close(&client);
     drop(client);
     await_that("its place is free", || balancer.snapshot().upstreams[0].open == 0);
 }
@@ -515,7 +514,7 @@ fn a_relay_that_breaks_off_is_a_reset() {
     breaking.write_all(b"part").expect("it reads");
     client.read_exact(&mut [0; 4]).expect("it is relayed");
     client.write_all(&[7; 100_000]).expect("it reads");
-    sockopt::set_socket_linger(&breaking, Some(Duration::ZERO)).expect("it is there");
+    reset_on_close(&breaking);
     drop(breaking);
     assert_eq!(rest(&client), Err(io::ErrorKind::ConnectionReset));
     let brief = start_on(builder().io_timeout(SOON), config(&[upstream]));

@@ -2,35 +2,13 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    path::PathBuf,
     process::{Output, Stdio},
 };
 
-use crate::support::*;
+use crate::{support::*, temporary::TempFile};
 
-/// A file that is there for one test.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("overfall-{}-{name}", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&fs::read(&self.0).expect("it was written")).expect("JSON")
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // It may not have been written.
-        let _ = fs::remove_file(&self.0);
-    }
+fn json_of(file: &TempFile) -> serde_json::Value {
+    serde_json::from_str(&file.read()).expect("JSON")
 }
 
 /// Not pinned, since other tests run beside it.
@@ -38,14 +16,9 @@ fn bench(args: &[&str]) -> Output {
     run(&[&["bench", "--pin", "off", "--rounds", "1", "--duration", "400ms"], args].concat())
 }
 
-fn free_addr() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 #[test]
 fn every_scenario_is_measured_and_written() {
-    let (json, html, svg) =
-        (Temporary::new("all.json"), Temporary::new("all.html"), Temporary::new("all.svg"));
+    let (json, html, svg) = (TempFile::new("all.json"), TempFile::new("all.html"), TempFile::new("all.svg"));
     let output = bench(&[
         "--arm",
         "pool",
@@ -73,7 +46,7 @@ fn every_scenario_is_measured_and_written() {
     for scenario in ["connections", "keepalive", "overload", "idle"] {
         assert!(text.contains(&format!("\n{scenario}: ")), "{text}");
     }
-    let document = json.json();
+    let document = json_of(&json);
     assert_eq!(document["version"], 1);
     let cells = document["cells"].as_array().unwrap();
     // One each, the two loads, and the first arm again in connections and in overload.
@@ -114,12 +87,12 @@ fn every_scenario_is_measured_and_written() {
 
 #[test]
 fn arms_that_fail_are_named_and_the_others_still_run() {
-    let json = Temporary::new("failures.json");
-    let liar = free_addr();
+    let json = TempFile::new("failures.json");
+    let liar = nobody().to_string();
     let program = env!("CARGO_BIN_EXE_overfall");
     // It echoes where it should greet.
     let liar_arm = format!("liar={program} serve -q --app echo --listen {{addr}}@{liar}");
-    let dead_arm = format!("dead=echo 'no such luck' >&2; exit 3@{}", free_addr());
+    let dead_arm = format!("dead=echo 'no such luck' >&2; exit 3@{}", nobody());
     let output = bench(&[
         "--scenario",
         "connections",
@@ -139,7 +112,7 @@ fn arms_that_fail_are_named_and_the_others_still_run() {
         text.contains("failed: dead in connections: it ended with exit status: 3: no such luck"),
         "{text}"
     );
-    let document = json.json();
+    let document = json_of(&json);
     let verdict = |arm: &str| {
         let cells = document["cells"].as_array().unwrap();
         cells.iter().find(|cell| cell["arm"] == arm).unwrap()["verdict"].clone()
@@ -152,7 +125,7 @@ fn arms_that_fail_are_named_and_the_others_still_run() {
 
 #[test]
 fn an_arm_that_dies_says_its_last_words() {
-    let addr = free_addr();
+    let addr = nobody().to_string();
     let program = env!("CARGO_BIN_EXE_overfall");
     // It dies while it is measured: when all 64 clients of the closed loop have their connections.
     let script = format!(
@@ -252,12 +225,12 @@ fn wrong_usage_is_one_sentence() {
 
 #[test]
 fn http_is_a_protocol_too() {
-    let json = Temporary::new("http.json");
+    let json = TempFile::new("http.json");
     let arms = ["--protocol", "http", "--arm", "pool", "--json", json.path()];
     let load = ["--loads", "0.5", "--capacity", "200", "--scenario", "overload", "--scenario", "keepalive"];
     let output = bench(&[&arms[..], &load].concat());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
-    let document = json.json();
+    let document = json_of(&json);
     assert_eq!(document["plan"]["protocol"], "http");
     for cell in document["cells"].as_array().unwrap() {
         assert!(cell["command"].as_str().unwrap().contains("--app http"), "{cell}");

@@ -4,9 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
-    path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    process::{ChildStderr, Command, Stdio},
     thread,
 };
 
@@ -16,41 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     load::{HTTP, Load},
     support::*,
+    temporary::{Process, TempFile},
 };
 
-/// A file of settings, gone when dropped.
-pub(crate) struct ConfigFile(PathBuf);
-
-impl ConfigFile {
-    pub(crate) fn new(text: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("overfall-it-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, SeqCst));
-        let file = Self(std::env::temp_dir().join(name));
-        file.write(text);
-        file
-    }
-
-    /// As editors do: whoever reads it sees the old one or the new one.
-    fn write(&self, text: &str) {
-        let new = self.0.with_extension("new");
-        fs::write(&new, text).expect("it is written");
-        fs::rename(new, &self.0).expect("it is renamed");
-    }
-
-    pub(crate) fn path(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-}
-
-impl Drop for ConfigFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// A command with its log, killed when dropped.
+/// A command with its log.
 struct Logged {
-    child: Child,
+    child: Process,
     log: BufReader<ChildStderr>,
     addr: SocketAddr,
 }
@@ -61,7 +30,8 @@ impl Logged {
     }
 
     fn run(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut child = Process(child);
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("a line");
@@ -96,16 +66,9 @@ impl Logged {
     }
 }
 
-impl Drop for Logged {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_configuration_is_checked_without_being_started() {
-    let good = ConfigFile::new("listen = ['127.0.0.1:0']\nworkers = 3");
+    let good = TempFile::with("listen = ['127.0.0.1:0']\nworkers = 3");
     for args in [
         &["serve", "--check-config"][..],
         &["serve", "--check-config", "--config", good.path()],
@@ -126,7 +89,7 @@ fn a_configuration_is_checked_without_being_started() {
         (&["balance", "h:1"], "check-interval = '0s'", ", line 1: check-interval is 0ns"),
     ];
     for (args, text, expected) in cases {
-        let file = ConfigFile::new(text);
+        let file = TempFile::with(text);
         assert_wrong_usage(args, &[(&["--check-config", "--config", file.path()], expected)]);
         assert_wrong_usage(args, &[(&["-q", "--config", file.path()], expected)]);
     }
@@ -144,7 +107,7 @@ fn a_configuration_is_checked_without_being_started() {
 
 #[test]
 fn flags_win_over_the_file() {
-    let file = ConfigFile::new("listen = ['127.0.0.1:1']\nworkers = 3\napp = 'echo'");
+    let file = TempFile::with("listen = ['127.0.0.1:1']\nworkers = 3\napp = 'echo'");
     let args = ["serve", "--listen", "127.0.0.1:0", "--config", file.path(), "--workers", "2"];
     let mut served = Logged::start(&args);
     assert!(served.logs("settings in force").contains(" workers=2 "));
@@ -155,7 +118,7 @@ fn flags_win_over_the_file() {
 fn hup_reads_the_file_again() {
     let text =
         |timeout: &str| format!("listen = ['127.0.0.1:0']\napp = 'echo'\nidle-timeout = '{timeout}'\n");
-    let file = ConfigFile::new(&text("1h"));
+    let file = TempFile::with(&text("1h"));
     let mut served = Logged::start(&["serve", "--config", file.path()]);
     let kept = connect(served.addr);
     assert_eq!(ask(&kept, "first"), "first");
@@ -168,7 +131,7 @@ fn hup_reads_the_file_again() {
         line.contains("ERROR") && line.contains(", line 4: queue is 0; it may be 1 to 1000000"),
         "{line}"
     );
-    fs::remove_file(&file.0).expect("it is there");
+    fs::remove_file(file.path()).expect("it is there");
     served.hup();
     assert!(served.logs("nothing is changed").contains("cannot be read: No such file"));
     assert_eq!(ask(&kept, "second"), "second");
@@ -191,7 +154,7 @@ fn hup_reads_the_file_again() {
 
 #[test]
 fn hup_reads_the_file_again_also_where_it_was_ignored() {
-    let file = ConfigFile::new("listen = ['127.0.0.1:0']\nbacklog = 64");
+    let file = TempFile::with("listen = ['127.0.0.1:0']\nbacklog = 64");
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" serve --config \"$1\""]);
     let mut served = Logged::run(command.args([env!("CARGO_BIN_EXE_overfall"), file.path()]));
@@ -213,7 +176,7 @@ fn hup_drains_where_there_is_nothing_to_read_again() {
 fn what_cannot_change_of_a_balancer_is_said() {
     let upstream = serve_lines(builder()).0;
     let start = format!("listen = ['127.0.0.1:0']\nupstreams = ['{}']\n", upstream.local_addr());
-    let file = ConfigFile::new(&start);
+    let file = TempFile::with(&start);
     let mut served = Logged::start(&["balance", "--config", file.path()]);
     let kept = connect(served.addr);
     assert_eq!(ask(&kept, "say here"), "here");
@@ -230,7 +193,7 @@ fn what_cannot_change_of_a_balancer_is_said() {
 
 #[test]
 fn hup_opens_the_access_log_again_also_without_a_file_of_settings() {
-    let (log, moved) = (ConfigFile::new(""), ConfigFile::new(""));
+    let (log, moved) = (TempFile::with(""), TempFile::with(""));
     let server = Server::builder().bind("127.0.0.1:0").patience(PATIENCE);
     let upstream = http::serve(server, |_| http::Response::text("here")).expect("it serves");
     let addr = upstream.local_addr().to_string();
@@ -241,10 +204,10 @@ fn hup_opens_the_access_log_again_also_without_a_file_of_settings() {
         let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
         exchange(addr, request.as_bytes()).expect("a reply");
     };
-    let has = |file: &ConfigFile, path| fs::read_to_string(&file.0).is_ok_and(|text| text.contains(path));
+    let has = |file: &TempFile, path| fs::read_to_string(file.path()).is_ok_and(|text| text.contains(path));
     ask(served.addr, "/first");
     await_that("it is written", || has(&log, "/first"));
-    fs::rename(&log.0, &moved.0).expect("it is there");
+    fs::rename(log.path(), moved.path()).expect("it is there");
     served.reload();
     ask(served.addr, "/second");
     await_that("it is written to the new one", || has(&log, "/second"));
@@ -253,7 +216,7 @@ fn hup_opens_the_access_log_again_also_without_a_file_of_settings() {
 
 #[test]
 fn what_the_refused_are_sent_can_change() {
-    let file = ConfigFile::new("listen = ['127.0.0.1:0']\napp = 'http'\n");
+    let file = TempFile::with("listen = ['127.0.0.1:0']\napp = 'http'\n");
     let args = ["serve", "--max-connections", "1", "--first-byte-timeout", "1h", "--config", file.path()];
     let mut served = Logged::start(&[&args[..], &["--patience", "1ms"]].concat());
     file.write("listen = ['127.0.0.1:0']\napp = 'http'\nbusy-reply = 'full'\n");
@@ -275,15 +238,21 @@ fn fifty_reloads_cost_no_client_anything() {
 
 #[test]
 fn files_that_are_opened_again_are_said() {
-    let log = std::env::temp_dir().join(format!("overfall-opened-again-{}", std::process::id()));
-    let log = log.to_str().expect("text");
-    let args =
-        ["balance", "--listen", "127.0.0.1:0", "--protocol", "http", "--access-log", log, "127.0.0.1:1"];
+    let log = TempFile::new("opened-again");
+    let args = [
+        "balance",
+        "--listen",
+        "127.0.0.1:0",
+        "--protocol",
+        "http",
+        "--access-log",
+        log.path(),
+        "127.0.0.1:1",
+    ];
     let mut served = Logged::start(&args);
     // Nobody is to take it that nothing has happened.
     assert!(served.reload().contains("changed=\"nothing\""));
     assert!(served.logs("read or opened again").contains("files=\"access-log\""));
-    fs::remove_file(log).expect("it is there");
 }
 
 #[test]
@@ -306,7 +275,7 @@ fn fifty_changes_of_the_upstreams_cost_no_client_anything() {
 /// connections.
 fn reload_fifty_times(command: &str, settings: impl Fn(usize) -> String) {
     let text = |round| format!("listen = ['127.0.0.1:0']\n{}", settings(round));
-    let file = ConfigFile::new(&text(0));
+    let file = TempFile::with(&text(0));
     let mut served = Logged::start(&[command, "--config", file.path()]);
     let load = Load::begin(served.addr, HTTP);
     for round in 1..=50 {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::Arc,
 };
@@ -11,7 +11,7 @@ use std::{
 use overfall::{admin, balance};
 use serde_json::Value;
 
-use crate::support::*;
+use crate::{support::*, temporary::TempDir};
 
 const OVERFALL: &str = env!("CARGO_BIN_EXE_overfall");
 
@@ -23,29 +23,6 @@ fn blocks(language: &str) -> Vec<String> {
     let ours: Vec<_> = ours.collect();
     assert!(!ours.is_empty(), "there is no {language}");
     ours
-}
-
-/// A directory of its own, which is removed.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).expect("a file");
-        path
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Expects that the command would start like this.
@@ -65,7 +42,7 @@ fn ask_tool(command: &mut Command) -> Option<Output> {
 
 #[test]
 fn units_are_well_formed_and_start_the_command() {
-    let dir = Dir::new("units");
+    let dir = TempDir::new("units");
     let config = dir.write("overfall.toml", "protocol = \"http\"\nupstreams = [\"127.0.0.1:8888\"]\n");
     let config = config.to_str().unwrap();
     let mut units = Vec::new();
@@ -128,7 +105,7 @@ fn manifests_are_well_formed_and_name_what_there_is() {
     {
         return eprintln!("SKIPPED: python3-yaml is not installed");
     }
-    let dir = Dir::new("manifests");
+    let dir = TempDir::new("manifests");
     for block in blocks("yaml") {
         let file = fs::File::open(dir.write("manifest.yaml", &block)).unwrap();
         let output = ask_tool(Command::new("python3").args(["-c", TO_JSON]).stdin(file)).unwrap();

@@ -9,9 +9,8 @@ use std::{
 };
 
 use overfall::dial::{Cancel, Class, Config, Outcome, Retry, dial, dial_with};
-use rustix::net::sockopt;
 
-use crate::support::*;
+use crate::{support::*, temporary::TempFile};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -28,11 +27,6 @@ fn silent() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    silent().local_addr().unwrap()
-}
-
 fn addr(listener: &TcpListener) -> String {
     listener.local_addr().unwrap().to_string()
 }
@@ -47,7 +41,7 @@ fn each_target_has_its_own_outcome_in_the_order_given() {
     let quiet = silent();
     let resetting = server(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
-        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        reset_on_close(&stream);
     });
     let closing = server(|mut stream| drop(stream.read(&mut [0; 64])));
     let (go_on, slow_gate) = mpsc::channel();
@@ -242,18 +236,16 @@ fn the_json_document_can_be_read_back() {
 #[test]
 fn targets_come_from_a_file_too() {
     let served = serve(&[]);
-    let path = std::env::temp_dir().join(format!("overfall-targets-{}", std::process::id()));
-    let path = path.to_str().unwrap();
-    std::fs::write(path, format!("# ours\n\n  {} # the first\n{}\n", served.addr, served.addr)).unwrap();
+    let file = TempFile::with(&format!("# ours\n\n  {} # the first\n{}\n", served.addr, served.addr));
+    let path = file.path();
     let output = run(&["dial", "--file", path, &served.addr.to_string()]);
     assert_eq!(String::from_utf8(output.stdout).unwrap().matches(" ok ").count(), 3);
-    std::fs::write(path, "localhost\n").unwrap();
+    file.write("localhost\n");
     let output = run(&["dial", "--file", path]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("line 1: \"localhost\" has no port"));
-    std::fs::write(path, "# nothing\n").unwrap();
+    file.write("# nothing\n");
     assert_eq!(run(&["dial", "--file", path]).status.code(), Some(2));
-    std::fs::remove_file(path).unwrap();
     let mut child = overfall(&["dial", "--file", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(format!("{}\n", served.addr).as_bytes()).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

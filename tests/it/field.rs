@@ -72,7 +72,7 @@ fn logs_that_nobody_reads_stop_nothing() {
         for _ in 0..200 {
             // A reset may come before it knows that it is connected.
             let Ok(client) = TcpStream::connect(addr) else { continue };
-            rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+            reset_on_close(&client);
         }
         for _ in 0..4 {
             assert_eq!(exchange(addr, b"say here\n").expect("it serves"), b"here\n");
@@ -115,7 +115,7 @@ fn signals_that_are_to_end_it_do_so_in_peace() {
         assert_eq!(status, Some(0), "{number:?}");
         assert!(counters.contains("answered "), "{number:?}: {counters}");
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("it listens").local_addr().expect("an address");
+    let nobody = nobody();
     let mut child =
         overfall(&["dial", "-q", "--retry-for", "1h", &nobody.to_string()]).spawn().expect("it runs");
     let caught = || {
@@ -288,7 +288,7 @@ fn an_upstream_that_resets_is_busy_and_not_away() {
     let client = connect(addr(&balancer));
     for _ in 0..5 {
         let (refused, _) = listener.accept().expect("a connection");
-        rustix::net::sockopt::set_socket_linger(&refused, Some(Duration::ZERO)).expect("it is there");
+        reset_on_close(&refused);
     }
     // In the end it has time.
     let (mut upstream, _) = listener.accept().expect("a connection");

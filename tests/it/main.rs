@@ -26,6 +26,7 @@ mod reload;
 mod restart;
 mod smuggling;
 mod support;
+mod temporary;
 mod tls;
 mod unhappy;
 mod upstream;

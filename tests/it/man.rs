@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::*;
+use crate::{support::*, temporary::TempDir};
 
 const COMMANDS: [&str; 4] = ["serve", "balance", "dial", "bench"];
 
@@ -24,7 +24,9 @@ fn assert_accepts(program: &str, args: &[&str], text: &[u8]) {
 
 #[test]
 fn each_command_has_a_manual_page_that_can_be_read() {
-    let dir = std::env::temp_dir().join(format!("overfall-man-{}", std::process::id()));
+    let place = TempDir::new("man");
+    // One that is not there yet is made.
+    let dir = place.path().join("made");
     let output = run(&["man", dir.to_str().unwrap()]);
     assert!(output.status.success() && output.stdout.is_empty());
     for name in COMMANDS.map(|command| format!("overfall-{command}")).iter().chain([&"overfall".into()]) {
@@ -34,7 +36,6 @@ fn each_command_has_a_manual_page_that_can_be_read() {
     }
     let whole = fs::read_to_string(dir.join("overfall-balance.1")).unwrap();
     assert!(whole.contains("check") && whole.contains("TERM and INT drain"), "{whole}");
-    fs::remove_dir_all(&dir).unwrap();
     // Without a directory it prints the first one, for a look.
     let output = run(&["man"]);
     let page = String::from_utf8(output.stdout).unwrap();

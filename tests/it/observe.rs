@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::channel,
     time::Duration,
 };
 
@@ -13,28 +13,8 @@ use overfall::{
     http::{self, Request, Response},
 };
 use parking_lot::Mutex;
-use rustix::net::sockopt;
 
 use crate::support::*;
-
-/// A gate inside of a closure: says that it has come, and waits to be let through.
-struct Barrier {
-    entered: Mutex<Sender<()>>,
-    open: Mutex<Receiver<()>>,
-}
-
-impl Barrier {
-    fn new() -> (Self, Receiver<()>, Sender<()>) {
-        let ((entered, has_entered), (open, opened)) = (channel(), channel());
-        (Self { entered: Mutex::new(entered), open: Mutex::new(opened) }, has_entered, open)
-    }
-
-    fn pass(&self) {
-        self.entered.lock().send(()).expect("the test listens");
-        // A test that is over opens every gate.
-        let _ = self.open.lock().recv();
-    }
-}
 
 /// The only call that runs, once it is in this state.
 fn only_call(handle: &Handle, state: CallState) -> RunningCall {
@@ -53,11 +33,11 @@ fn all_time(report: &WorkersReport) -> Duration {
 
 #[test]
 fn a_blocked_handler_is_listed_with_its_client_and_with_what_it_does() {
-    let (barrier, entered, open) = Barrier::new();
+    let (turnstile, gate) = turnstile();
     let handle = builder()
         .serve(move |connection: &mut Connection<'_>| {
             connection.describe("looking up \u{1b}[2J");
-            barrier.pass();
+            turnstile.pass();
             connection.write_all(b"done")?;
             Ok(Next::Close)
         })
@@ -65,18 +45,18 @@ fn a_blocked_handler_is_listed_with_its_client_and_with_what_it_does() {
     assert_eq!(handle.workers().longest, []);
     let client = connect(handle.local_addr());
     tell(&client, "please");
-    entered.recv_timeout(PATIENCE).expect("it is called");
+    gate.await_blocked(1);
     let call = only_call(&handle, CallState::Handling);
     assert_eq!(call.client, client.local_addr().ok());
     assert_eq!(call.doing.as_deref(), Some(r"looking up \u{1b}[2J"));
     assert!(call.worker < 2);
     // It is known even of a client that has reset its connection.
     let addr = client.local_addr().ok();
-    sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("a setting");
+    reset_on_close(&client);
     drop(client);
     assert_eq!(only_call(&handle, CallState::Handling).client, addr);
     assert!(only_call(&handle, CallState::Handling).running_for >= call.running_for);
-    open.send(()).expect("the handler is there");
+    gate.open(1);
     await_that("nothing runs", || handle.workers().longest.is_empty());
 }
 
@@ -96,10 +76,10 @@ fn a_kept_connections_call_is_listed_as_well_and_says_nothing_of_the_one_before(
 
 #[test]
 fn over_http_a_call_has_its_method_and_path_and_no_query() {
-    let (barrier, entered, open) = Barrier::new();
+    let (turnstile, gate) = turnstile();
     let handle = http::serve(builder(), move |request: &Request<'_>| {
         let path = request.uri().path().len();
-        barrier.pass();
+        turnstile.pass();
         Response::text(format!("{path}"))
     })
     .expect("it serves");
@@ -112,10 +92,10 @@ fn over_http_a_call_has_its_method_and_path_and_no_query() {
         let mut client = connect(handle.local_addr());
         let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         client.write_all(head.as_bytes()).expect("it reads");
-        entered.recv_timeout(PATIENCE).expect("it is called");
+        gate.await_blocked(1);
         let call = only_call(&handle, CallState::Handling);
         assert_eq!((call.client, call.doing), (client.local_addr().ok(), Some(expected)));
-        open.send(()).expect("the handler is there");
+        gate.open(1);
         assert!(rest(&client).expect("a reply").starts_with(b"HTTP/1.1 200"));
     }
 }
@@ -241,23 +221,23 @@ fn a_balancers_workers_are_told_of_as_well() {
 /// An exchange that is over leaves the client's address known to the handler, even if it was a reset.
 #[test]
 fn a_handler_knows_its_clients_address_after_a_reset() {
-    let (barrier, entered, open) = Barrier::new();
+    let (turnstile, gate) = turnstile();
     let (told, hears) = channel();
     let told = Mutex::new(told);
     let handle = builder()
         .serve(move |connection: &mut Connection<'_>| {
-            barrier.pass();
+            turnstile.pass();
             let _ = told.lock().send(connection.peer_addr());
             Ok(Next::Close)
         })
         .expect("it serves");
     let client: TcpStream = connect(handle.local_addr());
     tell(&client, "please");
-    entered.recv_timeout(PATIENCE).expect("it is called");
+    gate.await_blocked(1);
     let addr = client.local_addr().expect("an address");
-    sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("a setting");
+    reset_on_close(&client);
     drop(client);
-    open.send(()).expect("the handler is there");
+    gate.open(1);
     let known: io::Result<_> = hears.recv_timeout(PATIENCE).expect("it is told");
     assert_eq!(known.expect("an address"), addr);
 }

@@ -18,7 +18,6 @@ use overfall::{
     Handle, OnFull,
     http::{Http, Request, Response},
 };
-use rustix::net::sockopt;
 
 use crate::support::*;
 
@@ -121,7 +120,7 @@ fn who_is_gone_is_not_served() {
         .collect();
     await_that("they wait", || handle.metrics().queue_depth == 5);
     for client in gone {
-        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+        reset_on_close(&client);
     }
     // Longer than is in time in any case, so that the kernel is asked.
     wait_in_vain(&first, BRIEF);
@@ -314,7 +313,7 @@ fn who_resets_without_having_asked_says_nothing_of_how_long_clients_wait() {
     gate.await_blocked(1);
     for _ in 0..40 {
         let client = connect(server.local_addr());
-        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("it is there");
+        reset_on_close(&client);
     }
     await_that("all are there", || server.metrics().accepted == 41);
     wait(1);

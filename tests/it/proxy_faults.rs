@@ -21,12 +21,7 @@ use overfall::{
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
-use crate::{support::*, upstream::*};
-
-/// Closing this one is a reset.
-fn reset_on_close(stream: &TcpStream) {
-    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).expect("it is there");
-}
+use crate::{support::*, temporary::TempFile, upstream::*};
 
 /// What a client hears: a status and what came of the body, or the end before any head.
 #[derive(Debug, Clone, PartialEq)]
@@ -907,7 +902,7 @@ fn what_is_under_way_is_finished_when_it_is_told_to_end() {
         }
         ok(head, peer)
     });
-    let log = Log::new("drain");
+    let log = TempFile::new("drain");
     let mut proxy =
         start_proxy(&upstream, &["--limit", "4", "--buffer-body", "0", "--access-log", log.path()]);
     let clients: Vec<_> = (0..6).map(|_| connect(proxy.addr)).collect();
@@ -929,43 +924,24 @@ fn what_is_under_way_is_finished_when_it_is_told_to_end() {
         assert_eq!(rest(client), Ok(Vec::new()));
     }
     assert_eq!(proxy.wait().0, Some(0));
-    let lines = log.lines();
+    let lines = lines_of(&log);
     assert_eq!(lines.len(), 7);
     assert!(lines.iter().all(|line| line["status"] == 200 && line["end"] == "answered"), "{lines:?}");
 }
 
-/// A file that is removed when dropped.
-struct Log(std::path::PathBuf);
-
-impl Log {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("overfall-{}-{name}.log", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-
-    fn lines(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(&self.0).expect("it is there");
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        for line in &lines {
-            for number in ["time", "status", "bytes", "wait_us", "upstream_us", "retries"] {
-                assert!(line[number].is_number(), "{number}: {line}");
-            }
-            for word in ["client", "method", "target", "end"] {
-                assert!(line[word].is_string(), "{word}: {line}");
-            }
+/// The lines of an access log.
+fn lines_of(log: &TempFile) -> Vec<serde_json::Value> {
+    let lines: Vec<serde_json::Value> =
+        log.read().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for line in &lines {
+        for number in ["time", "status", "bytes", "wait_us", "upstream_us", "retries"] {
+            assert!(line[number].is_number(), "{number}: {line}");
         }
-        lines
+        for word in ["client", "method", "target", "end"] {
+            assert!(line[word].is_string(), "{word}: {line}");
+        }
     }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+    lines
 }
 
 impl Served {
@@ -981,12 +957,12 @@ fn ended(proxy: &Balancer) {
 }
 
 /// What the log says of each target: its status and why it ended.
-fn ends(log: &Log) -> HashMap<String, (u64, String)> {
+fn ends(log: &TempFile) -> HashMap<String, (u64, String)> {
     let entry = |line: &serde_json::Value| {
         let target = line["target"].as_str().expect("text").to_owned();
         (target, (line["status"].as_u64().expect("a number"), line["end"].as_str().expect("text").to_owned()))
     };
-    log.lines().iter().map(entry).collect()
+    lines_of(log).iter().map(entry).collect()
 }
 
 #[test]
@@ -1010,9 +986,9 @@ fn each_request_has_a_line_in_the_log_however_it_ended() {
         }
         _ => ok(head, peer),
     });
-    let log = Log::new("each");
+    let log = TempFile::new("each");
     let http = |upstream_timeout| HttpConfig {
-        access_log: Some(log.0.clone()),
+        access_log: Some(log.path().into()),
         limit: Some(1),
         upstream_timeout,
         ..HttpConfig::default()
@@ -1078,8 +1054,8 @@ fn the_log_says_why_upgrades_dead_connections_and_slow_replies_ended() {
         }
         _ => ok(head, peer),
     });
-    let log = Log::new("why");
-    let http = HttpConfig { access_log: Some(log.0.clone()), ..HttpConfig::default() };
+    let log = TempFile::new("why");
+    let http = HttpConfig { access_log: Some(log.path().into()), ..HttpConfig::default() };
     let config = config(&[&upstream], http);
     let proxy = balance::serve(builder().io_timeout(Duration::from_millis(300)), config).unwrap();
     let kept = client(&proxy);

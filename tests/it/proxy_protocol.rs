@@ -3,7 +3,6 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
@@ -16,6 +15,7 @@ use overfall::{
 
 use crate::{
     support::*,
+    temporary::HaProxy,
     upstream::{Upstream, config, ok, receive, send, upstream},
 };
 
@@ -318,37 +318,14 @@ fn over_http_the_client_of_the_line_is_the_one_that_is_forwarded() {
     assert!(head.contains("X-Forwarded-For: 192.0.2.1\r\n"), "{head}");
 }
 
-/// HAProxy with this configuration, ended when dropped.
-struct Haproxy(Child);
-
-impl Haproxy {
-    fn start(name: &str, lines: &str) -> Option<Self> {
-        let file = std::env::temp_dir().join(format!("overfall-{}-{name}.cfg", std::process::id()));
-        let text = format!(
-            "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n{lines}"
-        );
-        std::fs::write(&file, text).expect("a file");
-        let started = Command::new("haproxy").arg("-db").arg("-f").arg(&file).stderr(Stdio::null()).spawn();
-        started.map(Self).inspect_err(|error| eprintln!("skipped: haproxy cannot be started: {error}")).ok()
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A port that nobody has now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+/// HAProxy with these proxies.
+fn start_haproxy(proxies: &str) -> Option<HaProxy> {
+    let defaults = "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n";
+    HaProxy::start(&format!("{defaults}{proxies}"))
 }
 
 /// Connects once somebody listens.
-fn connect_when_there(port: u16) -> TcpStream {
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+fn connect_when_there(addr: SocketAddr) -> TcpStream {
     await_that("it listens", || TcpStream::connect(addr).is_ok());
     connect(addr)
 }
@@ -358,23 +335,21 @@ fn behind_haproxy_and_in_front_of_it() {
     for (version, keyword) in [("v1", "send-proxy"), ("v2", "send-proxy-v2")] {
         // A client, HAProxy, the balancer, HAProxy again, the server that says who the client is.
         let server = serve_names(trusting(&["127.0.0.1/32"]));
-        let (front, back) = (free_port(), free_port());
-        let second = format!(
-            "listen back\n bind 127.0.0.1:{back} accept-proxy\n server s {} {keyword}\n",
-            server.local_addr()
-        );
-        let Some(_second) = Haproxy::start(&format!("back-{version}"), &second) else { return };
+        let (front, back) = (nobody(), nobody());
+        let second =
+            format!("listen back\n bind {back} accept-proxy\n server s {} {keyword}\n", server.local_addr());
+        let Some(_second) = start_haproxy(&second) else { return };
         let version = if version == "v1" { ProxyVersion::V1 } else { ProxyVersion::V2 };
         let config = Config { send_proxy: Some(version), ..Config::default() };
-        let balancer = balancer(SocketAddr::from(([127, 0, 0, 1], back)), config);
+        let balancer = balancer(back, config);
         let first = format!(
-            "listen front\n bind 127.0.0.1:{front}\n server s {} {keyword} check check-send-proxy inter 100\n",
+            "listen front\n bind {front}\n server s {} {keyword} check check-send-proxy inter 100\n",
             balancer.handle().local_addr()
         );
-        let Some(_first) = Haproxy::start(&format!("front-{keyword}"), &first) else { return };
+        let Some(_first) = start_haproxy(&first) else { return };
         let client = connect_when_there(front);
         let own = client.local_addr().expect("an address");
-        assert_eq!(ask(&client, "who"), format!("{own} 127.0.0.1:{front}"));
+        assert_eq!(ask(&client, "who"), format!("{own} {front}"));
         assert_eq!(server.metrics().proxy_lines_malformed, 0);
         assert_eq!(balancer.handle().metrics().proxy_lines_malformed, 0);
     }

@@ -19,9 +19,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 use serde_json::Value;
 
 use crate::{
-    config_file::ConfigFile,
     load::{ECHO, HTTP, Load},
     support::*,
+    temporary::{TempDir, TempFile},
 };
 
 /// A program and those that took its place, with what they log. All are killed when it is dropped.
@@ -100,13 +100,11 @@ impl Drop for Line {
 }
 
 /// A copy of the command that can be replaced, in a directory of its own.
-struct Installed(PathBuf);
+struct Installed(TempDir);
 
 impl Installed {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a directory");
-        let this = Self(dir);
+        let this = Self(TempDir::new(name));
         this.install_overfall();
         this
     }
@@ -114,7 +112,7 @@ impl Installed {
     /// Puts another program in its place, as a package manager does. It is written by another process: what
     /// a test writes may be open in what other tests are starting, and what is open for writing cannot run.
     fn install(&self, program: &Path) {
-        let new = self.0.join("overfall.new");
+        let new = self.0.path().join("overfall.new");
         assert!(Command::new("cp").arg(program).arg(&new).status().is_ok_and(|status| status.success()));
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("it is ours");
         fs::rename(&new, self.path()).expect("it is ours");
@@ -125,25 +123,17 @@ impl Installed {
     }
 
     fn install_script(&self, text: &str) {
-        let script = self.0.join("script");
-        fs::write(&script, format!("#!/bin/sh\n{text}\n")).expect("a script");
-        self.install(&script);
+        self.install(&self.0.write("script", &format!("#!/bin/sh\n{text}\n")));
     }
 
     fn path(&self) -> PathBuf {
-        self.0.join("overfall")
+        self.0.path().join("overfall")
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.path());
         command.args(args);
         command
-    }
-}
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -184,8 +174,7 @@ fn a_balancer_restarts_as_well() {
 
 #[test]
 fn who_asks_how_it_fares_is_answered_by_the_new_one() {
-    let free = || TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
-    let admin = free().to_string();
+    let admin = nobody().to_string();
     let mut line = Line::start(overfall(&["serve", "--listen", "127.0.0.1:0", "--admin", &admin]));
     line.addr();
     let health = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -200,7 +189,7 @@ fn who_asks_how_it_fares_is_answered_by_the_new_one() {
 #[test]
 fn a_new_program_that_cannot_start_changes_nothing() {
     let installed = Installed::new("cannot-start");
-    let said = installed.0.join("said");
+    let said = installed.0.path().join("said");
     // What is put there later is started with the limit that the first was started with.
     let limited =
         format!("ulimit -Sn 777; exec {} serve --listen 127.0.0.1:0 \"$@\"", installed.path().display());
@@ -232,7 +221,7 @@ fn a_new_program_that_cannot_start_changes_nothing() {
 #[test]
 fn one_that_fails_once_it_listens_leaves_the_backlog_as_it_was() {
     let installed = Installed::new("fails-late");
-    let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+    let addr = nobody();
     let name = addr.to_string();
     let mut line = Line::start(installed.command(&["serve", "--listen", &name]));
     line.addr();
@@ -255,7 +244,7 @@ fn there_is_one_restart_at_a_time_and_term_ends_both() {
     let installed = Installed::new("one-at-a-time");
     let mut line = Line::start(installed.command(&["serve", "--listen", "127.0.0.1:0"]));
     line.addr();
-    let started = installed.0.join("started");
+    let started = installed.0.path().join("started");
     let text = format!(
         "trap 'echo told >>{0}; exit' TERM; echo started >{0}; while :; do sleep 0.01; done",
         started.display()
@@ -351,7 +340,7 @@ fn systemd_socket_activate_starts_it() {
         return;
     }
     // A port that was free a moment ago: it is the tool that listens.
-    let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+    let addr = nobody();
     let mut command = Command::new(TOOL);
     command.args(["--listen", &addr.to_string(), OVERFALL, "serve", "--app", "http"]);
     let mut line = Line::start(command);
@@ -400,13 +389,12 @@ fn what_was_passed_on_wrongly_is_one_sentence() {
 }
 
 /// What a service manager is told at its socket.
-struct Manager(UnixDatagram, PathBuf);
+struct Manager(UnixDatagram, TempFile);
 
 impl Manager {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
-        let _ = fs::remove_file(&path);
-        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let path = TempFile::new(name);
+        let socket = UnixDatagram::bind(path.path()).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self(socket, path)
     }
@@ -424,17 +412,11 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.1);
-    }
-}
-
 #[test]
 fn a_service_manager_is_told_how_it_goes() {
     let manager = Manager::new("manager");
     let mut command = overfall(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("NOTIFY_SOCKET", &manager.1).env("WATCHDOG_USEC", "100000");
+    command.env("NOTIFY_SOCKET", manager.1.path()).env("WATCHDOG_USEC", "100000");
     let mut line = Line::start(command);
     let addr = line.addr();
     let ready = manager.hear("READY=1");
@@ -451,9 +433,9 @@ fn a_service_manager_is_told_how_it_goes() {
 
 #[test]
 fn a_service_manager_is_told_of_a_reload() {
-    let (manager, file) = (Manager::new("reload"), ConfigFile::new("workers = 2"));
+    let (manager, file) = (Manager::new("reload"), TempFile::with("workers = 2"));
     let mut command = overfall(&["serve", "--listen", "127.0.0.1:0", "--config", file.path()]);
-    command.env("NOTIFY_SOCKET", &manager.1);
+    command.env("NOTIFY_SOCKET", manager.1.path());
     let line = Line::start(command);
     manager.hear("READY=1");
     line.signal(Signal::HUP);

@@ -12,7 +12,7 @@ use std::{
 use overfall::balance::{self, Balancer, Config, HttpConfig, UpstreamConfig};
 use parking_lot::Mutex;
 
-use crate::{support::*, upstream::*};
+use crate::{support::*, temporary::TempDir, upstream::*};
 
 /// What follows each attempt on its connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -807,7 +807,7 @@ fn nothing_stale(method: &str, reply: String, told: &str) {
 struct Real {
     child: Child,
     addr: SocketAddr,
-    _directory: Directory,
+    _directory: TempDir,
 }
 
 impl Drop for Real {
@@ -821,23 +821,11 @@ impl Drop for Real {
     }
 }
 
-/// A directory of its own, which is removed when dropped.
-struct Directory(std::path::PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Starts this script; none where there is nothing to run it, or it does not begin.
 fn real(name: &str, run: &[&str], file: &str, script: &str) -> Option<Real> {
     use std::os::unix::process::CommandExt;
-    let directory = std::env::temp_dir().join(format!("overfall-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory");
-    let directory = Directory(directory);
-    let path = directory.0.join(file);
-    std::fs::write(&path, script).expect("it is written");
+    let directory = TempDir::new(name);
+    let path = directory.write(file, script);
     let child =
         Command::new(run[0]).args(&run[1..]).arg(&path).stdout(Stdio::piped()).process_group(0).spawn();
     let found = child.ok().and_then(|mut child| {

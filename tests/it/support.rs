@@ -3,8 +3,8 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::{ChildStdout, Command, Output, Stdio},
     sync::{
         Arc, Barrier, Once,
         mpsc::{Receiver, Sender, channel},
@@ -15,6 +15,8 @@ use std::{
 
 use overfall::{Builder, Connection, Handle, Handler, Next, Server};
 use parking_lot::Mutex;
+
+use crate::temporary::Process;
 
 /// No test waits longer than this for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,12 +29,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// - `big N`: that many bytes
 /// - `close`: replies `bye` and closes
 /// - `state`: how many requests this connection has made
-pub(crate) struct Lines {
+pub(crate) struct Lines(Turnstile);
+
+/// Where a handler says that it has come, and waits to be let through.
+pub(crate) struct Turnstile {
     entered: Mutex<Sender<()>>,
     gate: Mutex<Receiver<()>>,
 }
 
-/// The other side of [`Lines`].
+impl Turnstile {
+    pub(crate) fn pass(&self) {
+        self.entered.lock().send(()).expect("the test listens");
+        // A test that is over opens every gate.
+        let _ = self.gate.lock().recv();
+    }
+}
+
+/// The other side of a [`Turnstile`].
 pub(crate) struct Gate {
     entered: Receiver<()>,
     open: Sender<()>,
@@ -52,10 +65,15 @@ impl Gate {
     }
 }
 
-pub(crate) fn lines() -> (Lines, Gate) {
+pub(crate) fn turnstile() -> (Turnstile, Gate) {
     let (entered, blocked) = channel();
     let (open, gate) = channel();
-    (Lines { entered: Mutex::new(entered), gate: Mutex::new(gate) }, Gate { entered: blocked, open })
+    (Turnstile { entered: Mutex::new(entered), gate: Mutex::new(gate) }, Gate { entered: blocked, open })
+}
+
+pub(crate) fn lines() -> (Lines, Gate) {
+    let (turnstile, gate) = turnstile();
+    (Lines(turnstile), gate)
 }
 
 impl Handler for Lines {
@@ -75,9 +93,7 @@ impl Handler for Lines {
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("say", text) => writeln!(connection, "{text}")?,
             ("block", _) => {
-                self.entered.lock().send(()).expect("the test listens");
-                // A test that is over opens every gate.
-                let _ = self.gate.lock().recv();
+                self.0.pass();
                 writeln!(connection, "unblocked")?;
             }
             ("big", size) => connection.write_all(&vec![b'x'; size.parse().expect("a number")])?,
@@ -118,6 +134,16 @@ pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
+}
+
+/// An address at which nobody listens now.
+pub(crate) fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+}
+
+/// Closing this one is a reset.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).expect("it is there");
 }
 
 /// What a client gets that is refused: a reset may come before it knows that it is connected.
@@ -234,7 +260,7 @@ pub(crate) fn assert_wrong_usage(command: &[&str], cases: &[(&[&str], &str)]) {
 
 /// A command that serves, as a process, killed when dropped.
 pub(crate) struct Served {
-    child: Child,
+    child: Process,
     out: BufReader<ChildStdout>,
     pub(crate) addr: SocketAddr,
 }
@@ -246,12 +272,8 @@ pub(crate) fn serve(args: &[&str]) -> Served {
 /// The same for any command that serves.
 pub(crate) fn start_command(args: &[&str]) -> Served {
     let mut command = overfall(&args[..1]);
-    let mut child = command
-        .args(["-q", "--listen", "127.0.0.1:0"])
-        .args(&args[1..])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    command.args(["-q", "--listen", "127.0.0.1:0"]).args(&args[1..]).stdout(Stdio::piped());
+    let mut child = Process(command.spawn().expect("it runs"));
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     out.read_line(&mut line).expect("it says where");
@@ -315,13 +337,5 @@ impl Served {
         let mut text = String::new();
         self.out.read_to_string(&mut text).expect("text");
         (self.child.wait().expect("it ends").code(), text)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

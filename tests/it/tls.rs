@@ -22,19 +22,18 @@ use rustls::{
 
 use crate::{
     support::*,
+    temporary::TempDir,
     upstream::{ok, upstream},
 };
 
 /// A certificate for `localhost` and its key, in files.
 struct Identity {
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 impl Identity {
     fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("overfall-tls-{}-{name}", std::process::id()));
-        fs::create_dir_all(&directory).expect("a directory");
-        let identity = Self { directory };
+        let identity = Self { directory: TempDir::new(name) };
         identity.renew();
         identity
     }
@@ -47,11 +46,11 @@ impl Identity {
     }
 
     fn certificate(&self) -> PathBuf {
-        self.directory.join("cert.pem")
+        self.directory.path().join("cert.pem")
     }
 
     fn key(&self) -> PathBuf {
-        self.directory.join("key.pem")
+        self.directory.path().join("key.pem")
     }
 
     fn tls(&self) -> Tls {
@@ -68,13 +67,6 @@ impl Identity {
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
-    }
-}
-
-impl Drop for Identity {
-    fn drop(&mut self) {
-        // What is left there does no harm.
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -344,9 +336,9 @@ fn what_a_file_lacks_is_said_in_words() {
 fn what_may_never_end_is_not_read() {
     let identity = Identity::new("endless");
     // A pipe that nobody writes to, and what has no end.
-    let pipe = identity.directory.join("pipe");
+    let pipe = identity.directory.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
-    for endless in [pipe, "/dev/zero".into(), identity.directory.clone()] {
+    for endless in [pipe, "/dev/zero".into(), identity.directory.path().into()] {
         for error in [
             Tls::from_files(&endless, identity.key()).expect_err("no file"),
             Tls::from_files(identity.certificate(), &endless).expect_err("no file"),
@@ -461,7 +453,7 @@ fn curl_and_openssl_are_served() {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 assert_eq!(String::from_utf8_lossy(&output.stdout), "Hello, client!", "{version}: {said}");
             }
-            Err(error) => eprintln!("skipped: curl cannot be started: {error}"),
+            Err(error) => eprintln!("SKIPPED: curl cannot be started: {error}"),
         }
     }
     let openssl = Command::new("openssl")
@@ -471,7 +463,7 @@ fn curl_and_openssl_are_served() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
-    let Ok(mut openssl) = openssl else { return eprintln!("skipped: openssl cannot be started") };
+    let Ok(mut openssl) = openssl else { return eprintln!("SKIPPED: openssl cannot be started") };
     let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let mut stdin = openssl.stdin.take().expect("piped");
     stdin.write_all(request).expect("it reads");

@@ -18,7 +18,7 @@ use crate::support::*;
 const SOON: Duration = Duration::from_millis(50);
 
 fn reset(stream: TcpStream) {
-    sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    reset_on_close(&stream);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -15,12 +15,12 @@ use overfall::{
     balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, UpstreamConfig},
     http::{self, Request, Response},
 };
-use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     load::{HTTP, Load, Meaning, Talk, ask_http, is_ok},
     support::*,
+    temporary::{Process, TempDir, TempFile},
     upstream::{self, GET, receive, send},
 };
 
@@ -131,13 +131,10 @@ fn fifty_reloads_lose_no_connection_over_tcp() {
 
 #[test]
 fn what_is_under_way_at_an_upstream_that_leaves_goes_on_and_its_idle_connections_are_closed() {
-    let (entered, held) = std::sync::mpsc::channel();
-    let (open, gate) = std::sync::mpsc::channel::<()>();
-    let (entered, gate) = (Mutex::new(entered), Mutex::new(gate));
+    let (turnstile, gate) = turnstile();
     let leaves = upstream::upstream(move |head, peer| {
         if head.starts_with("GET /slow") {
-            entered.lock().send(()).expect("the test listens");
-            let _ = gate.lock().recv();
+            turnstile.pass();
         }
         peer.reply("old")
     });
@@ -145,7 +142,7 @@ fn what_is_under_way_at_an_upstream_that_leaves_goes_on_and_its_idle_connections
     let proxy = upstream::proxy(&[&leaves]);
     let (slow, quick) = (upstream::client(&proxy), upstream::client(&proxy));
     send(&slow, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-    held.recv_timeout(PATIENCE).expect("it is there");
+    gate.await_blocked(1);
     send(&quick, GET);
     assert_eq!(receive(&quick).1, "old");
     let kept = proxy.reload(upstream::config(&[&stays], HttpConfig::default())).expect("it is right");
@@ -156,7 +153,7 @@ fn what_is_under_way_at_an_upstream_that_leaves_goes_on_and_its_idle_connections
         send(&quick, GET);
         assert_eq!(receive(&quick).1, "new");
     }
-    open.send(()).expect("it is there");
+    gate.open(1);
     assert_eq!(receive(&slow).1, "old");
     await_that("that one is closed, too", || leaves.connections_open() == 0);
     let upstreams = proxy.snapshot().upstreams;
@@ -212,8 +209,8 @@ fn what_is_wrong_changes_nothing_and_what_cannot_change_is_named() {
 
 #[test]
 fn the_log_is_opened_anew_at_each_reload_and_may_begin_and_end() {
-    let place = Scratch::new("reloaded-log");
-    let (path, moved) = (place.0.join("log"), place.0.join("log.1"));
+    let place = TempDir::new("reloaded-log");
+    let (path, moved) = (place.path().join("log"), place.path().join("log.1"));
     let here = web_at("127.0.0.1:0");
     let settings = |log: Option<&PathBuf>| {
         let http = HttpConfig { access_log: log.cloned(), ..HttpConfig::default() };
@@ -283,17 +280,16 @@ fn who_is_to_be_told_for_whom_it_is_gets_a_new_connection() {
 
 #[test]
 fn hup_has_the_command_read_its_upstreams_again() {
-    let place = Scratch::new("balance-config");
-    let file = place.0.join("config.toml");
+    let file = TempFile::new("config.toml");
     let upstreams = [line_server_with(b"old\n"), line_server_with(b"new\n")];
     let write = |upstream: &Handle| {
-        replace(&file, &format!("upstreams = ['{}=3']\nresolve-interval = '1s'\n", upstream.local_addr()));
+        file.write(&format!("upstreams = ['{}=3']\nresolve-interval = '1s'\n", upstream.local_addr()));
     };
     write(&upstreams[0]);
-    let served = start_command(&["balance", "--config", file.to_str().expect("text")]);
+    let served = start_command(&["balance", "--config", file.path()]);
     let kept = connect(served.addr);
     assert_eq!(ask_line(&kept).expect("an answer"), "old\n");
-    replace(&file, "upstreams = ['nowhere']");
+    file.write("upstreams = ['nowhere']");
     served.signal(Signal::HUP);
     assert_eq!(ask_line(&connect(served.addr)).expect("an answer"), "old\n");
     write(&upstreams[1]);
@@ -302,30 +298,13 @@ fn hup_has_the_command_read_its_upstreams_again() {
     assert_eq!(ask_line(&kept).expect("an answer"), "old\n");
 }
 
-/// A directory that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("overfall-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Says that this process is alone in its network.
 const APART: &str = "OVERFALL_TEST_APART";
 
 #[test]
 fn addresses_of_a_name_come_and_go_without_a_lost_request() {
     if !Path::new("/usr/sbin/dnsmasq").exists() {
-        eprintln!("skipped: there is no dnsmasq here (package dnsmasq-base)");
+        eprintln!("SKIPPED: there is no dnsmasq here (package dnsmasq-base)");
         return;
     }
     // What is to be asked for names is for this machine to say: in a network of its own, the test says it.
@@ -337,66 +316,52 @@ fn addresses_of_a_name_come_and_go_without_a_lost_request() {
         .env(APART, "1")
         .output();
     let Ok(output) = output else {
-        eprintln!("skipped: there is no unshare(1) here");
+        eprintln!("SKIPPED: there is no unshare(1) here");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    if text.contains("skipped:") || !text.contains("running 1 test") {
-        eprintln!("skipped: no network of its own can be had here: {text}");
+    if text.contains("SKIPPED:") || !text.contains("running 1 test") {
+        eprintln!("SKIPPED: no network of its own can be had here: {text}");
         return;
     }
     assert!(output.status.success(), "{text}");
 }
 
 /// What answers for names, from a file.
-struct NameServer {
-    hosts: PathBuf,
-    child: Child,
+struct NameServer<'a> {
+    place: &'a TempDir,
+    process: Process,
 }
 
-impl NameServer {
-    fn start(place: &Path) -> Self {
-        let hosts = place.join("hosts");
+impl<'a> NameServer<'a> {
+    fn start(place: &'a TempDir) -> Self {
         let options = ["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="];
         let child = Command::new("/usr/sbin/dnsmasq")
             .args(options)
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/", "--local-ttl=0"])
-            .arg(format!("--addn-hosts={}", hosts.display()))
+            .arg(format!("--addn-hosts={}", place.path().join(HOSTS).display()))
             .stderr(Stdio::null())
             .spawn()
             .expect("it runs");
-        Self { hosts, child }
+        Self { place, process: Process(child) }
     }
 
     fn say(&self, lines: &[(&str, &str)]) {
-        write_hosts(&self.hosts, lines);
-        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it is there");
+        write_hosts(self.place, lines);
+        kill_process(Pid::from_child(&self.process), Signal::HUP).expect("it is there");
     }
 }
 
-fn write_hosts(hosts: &Path, lines: &[(&str, &str)]) {
+const HOSTS: &str = "hosts";
+
+fn write_hosts(place: &TempDir, lines: &[(&str, &str)]) {
     let text: String = lines.iter().map(|(addr, name)| format!("{addr} {name}\n")).collect();
-    replace(hosts, &text);
-}
-
-/// Has a file say this, at no moment half of it.
-fn replace(file: &Path, text: &str) {
-    let next = file.with_extension("next");
-    fs::write(&next, text).expect("a file");
-    fs::rename(&next, file).expect("it is there");
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    place.write(HOSTS, &text);
 }
 
 /// Whether this network and its names could be set up.
-fn set_up(place: &Path) -> bool {
-    let resolv = place.join("resolv.conf");
-    fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").expect("a file");
+fn set_up(place: &TempDir) -> bool {
+    let resolv = place.write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     let runs = |command: &mut Command| command.status().is_ok_and(|status| status.success());
     runs(Command::new("ip").args(["link", "set", "lo", "up"]))
         && runs(Command::new("mount").arg("--bind").arg(&resolv).arg("/etc/resolv.conf"))
@@ -408,13 +373,13 @@ fn in_a_network_of_its_own() {
     if std::env::var_os(APART).is_none() {
         return;
     }
-    let place = Scratch::new("names");
-    write_hosts(&place.0.join("hosts"), &[("127.0.0.2", "web.test")]);
-    if !set_up(&place.0) {
-        eprintln!("skipped: this network cannot be set up");
+    let place = TempDir::new("names");
+    write_hosts(&place, &[("127.0.0.2", "web.test")]);
+    if !set_up(&place) {
+        eprintln!("SKIPPED: this network cannot be set up");
         return;
     }
-    let names = NameServer::start(&place.0);
+    let names = NameServer::start(&place);
     await_that("names are answered for", || overfall::dial::resolve("web.test:80").is_ok());
     let addrs = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
     let _services = addrs.map(|addr| web_at(&format!("{addr}:8080")));
@@ -442,8 +407,8 @@ fn in_a_network_of_its_own() {
     let later = balance::serve(builder().patience(BRIEF), settings("later.test")).expect("it serves");
     let refused = ask_http(&connect(addr(&later))).expect("an answer");
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
-    write_hosts(&place.0.join("hosts"), &[("127.0.0.4", "web.test"), ("127.0.0.5", "later.test")]);
-    let names = NameServer::start(&place.0);
+    write_hosts(&place, &[("127.0.0.4", "web.test"), ("127.0.0.5", "later.test")]);
+    let names = NameServer::start(&place);
     await_that("it is followed again", || used(&balancer) == ["127.0.0.4"]);
     await_that("it is found", || used(&later) == ["127.0.0.5"]);
     assert!(is_ok(&ask_http(&connect(addr(&later))).expect("an answer")));
