@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes every figure that the documents quote, on this machine and now, into benches/results/.
-# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx, haproxy, gunicorn, openssl, wrk and python3.
+# It needs two CPUs, a quarter of an hour, and for the servers to compare with: go, nginx, haproxy, gunicorn,
+# openssl, wrk and python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for program in go nginx haproxy gunicorn openssl wrk python3; do

@@ -783,6 +783,18 @@ fn large_bodies_pass_whole_both_ways_in_constant_memory() {
     assert!(most < before + (16 << 20), "{before} became {most}");
 }
 
+/// What a client hears that sends a large body for as long as that is taken.
+fn hear_while_uploading(proxy: &Balancer) -> Heard {
+    let client = client(proxy);
+    send(&client, &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+    let mut writer = client.try_clone().unwrap();
+    let writing = thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
+    let heard = hear_reply(&client);
+    let _ = client.shutdown(Shutdown::Both);
+    writing.join().unwrap();
+    heard
+}
+
 #[test]
 fn an_early_reply_to_an_upload_reaches_its_client() {
     let upstream = upstream(|_, peer| {
@@ -792,13 +804,7 @@ fn an_early_reply_to_an_upload_reaches_its_client() {
         Next::Close
     });
     let proxy = proxy(&[&upstream]);
-    let client = client(&proxy);
-    send(&client, &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
-    let mut writer = client.try_clone().unwrap();
-    let writing = thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
-    assert_eq!(hear_reply(&client), whole("413"));
-    let _ = client.shutdown(Shutdown::Both);
-    writing.join().unwrap();
+    assert_eq!(hear_while_uploading(&proxy), whole("413"));
 }
 
 #[test]
@@ -811,13 +817,7 @@ fn an_upstream_that_does_not_read_an_upload_is_504() {
     });
     let config = config(&[&upstream], HttpConfig::default());
     let proxy = balance::serve(builder().io_timeout(Duration::from_millis(500)), config).unwrap();
-    let client = client(&proxy);
-    send(&client, &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
-    let mut writer = client.try_clone().unwrap();
-    let writing = thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
-    assert_eq!(hear_reply(&client), whole("504"));
-    let _ = client.shutdown(Shutdown::Both);
-    writing.join().unwrap();
+    assert_eq!(hear_while_uploading(&proxy), whole("504"));
 }
 
 #[test]
