@@ -197,10 +197,16 @@ impl Serving {
         }
     }
 
+    /// Bytes of the upload that have passed, and of the reply's body, once that has begun.
+    pub(super) fn passed(&self, exchange: &Exchange) -> (u64, Option<u64>) {
+        let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
+        (uploaded, self.reply.as_ref().map(|reply| reply.bytes))
+    }
+
     /// Counts the bytes that have passed since it last did.
     pub(super) fn count_bytes(&mut self, exchange: &Exchange) {
-        let sent = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
-        let received = self.reply.as_ref().map_or(0, |reply| reply.bytes);
+        let (sent, received) = self.passed(exchange);
+        let received = received.unwrap_or(0);
         let (sent_before, received_before) = mem::replace(&mut self.counted, (sent, received));
         let (sent, received) = (sent.saturating_sub(sent_before), received.saturating_sub(received_before));
         self.lease.upstream().moved(sent, received);

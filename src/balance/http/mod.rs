@@ -9,7 +9,8 @@
 //!
 //! Requests and replies are written anew from what they mean: fields keep their order, case and number;
 //! what is for one connection alone is dropped, and so are names with `_`; `X-Forwarded-For`, `-Proto` and
-//! `-Host`, `Via` and `X-Request-Start` are set, whatever the client says of them. What could be read in two ways is refused on either side.
+//! `-Host`, `Via` and `X-Request-Start` are set, whatever the client says of them. What could be read in two
+//! ways is refused on either side.
 //!
 //! | status | when |
 //! |---|---|
@@ -20,10 +21,11 @@
 //!
 //! A reply that is cut off is cut off for the client as well. Tried again, once, is what cannot be done
 //! twice: a request that was not sent, or one that is idempotent (RFC 9110, section 9.2.2) whose kept
-//! connection has ended without a byte of a reply; all of the latter are at most a tenth of the requests and one a second. A client
-//! that goes away leaves the line at once; its place it keeps until the upstream is done, which works on.
-//! Five failures in a row take an upstream out for 10 s and longer, but never the last one; who comes back
-//! gets its share step by step. An upgrade is a tunnel once the upstream has agreed with 101.
+//! connection has ended without a byte of a reply; all of the latter are at most a tenth of the requests and
+//! one a second. A client that goes away leaves the line at once; its place it keeps until the upstream is
+//! done, which works on. Five failures in a row take an upstream out for 10 s and longer, but never the last
+//! one; who comes back gets its share step by step. An upgrade is a tunnel once the upstream has agreed with
+//! 101.
 
 pub(super) mod access;
 mod body;

@@ -216,8 +216,7 @@ fn free_if_long(serving: &mut Serving, now: Instant) {
 fn await_more(connection: &mut Connection<'_>, exchange: &Exchange, serving: &mut Serving) {
     let io_timeout = connection.context().timeouts.io.get();
     let Some((_, other, _)) = connection.sides() else { return };
-    let uploaded = exchange.upload.as_ref().map_or(0, |upload| upload.bytes);
-    let received = serving.reply.as_ref().map(|reply| reply.bytes);
+    let (uploaded, received) = serving.passed(exchange);
     let progress = Progress { uploaded, takes: other.wire.is_flushed(), received };
     if serving.progress.replace(progress) == Some(progress) {
         // What has come since then has moved nothing.

@@ -126,15 +126,7 @@ impl Lease {
     fn record<T>(&self, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
         self.upstreams.shared.lock().places.record(self.upstream.id).map(act)
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.free();
-    }
-}
-
-impl Lease {
     /// Gives the place back, although what it was taken for goes on: it keeps no worker busy, or so it must
     /// be taken, for nobody else could be served.
     pub(in crate::balance) fn free(&mut self) {
@@ -165,5 +157,11 @@ impl Lease {
         }
         self.upstreams.look_at_limits(&mut shared, now, false);
         self.upstreams.serve_line(shared);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.free();
     }
 }
