@@ -11,27 +11,59 @@ pub struct Error(Kind);
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 enum Kind {
-    #[error("{name} is {value}; it may be {allowed}")]
-    Setting { name: &'static str, value: String, allowed: String },
-    #[error("{0}")]
+    Setting {
+        name: &'static str,
+        value: String,
+        allowed: String,
+    },
     Upstream(String),
-    #[error("{0}")]
     #[cfg(feature = "tls")]
     Identity(String),
-    #[error("there is no address to listen on; give at least one")]
     NoListener,
-    #[error("cannot listen on {addr}: {source}")]
-    Listen { addr: String, source: io::Error },
-    #[error("cannot start {what}: {source}")]
-    Start { what: String, source: io::Error },
-    #[error("connections still open at the drain timeout of {timeout:?}: {open}")]
-    DrainTimeout { open: usize, timeout: Duration },
-    #[error("accepting ended because a listener failed: {source}")]
-    ListenerFailed { source: io::Error },
-    #[error("{0} has died, so that the server shut down; this is a fault in overfall")]
+    Listen {
+        addr: String,
+        source: io::Error,
+    },
+    Start {
+        what: String,
+        source: io::Error,
+    },
+    DrainTimeout {
+        open: usize,
+        timeout: Duration,
+    },
+    ListenerFailed {
+        source: io::Error,
+    },
     ThreadDied(&'static str),
+}
+
+/// What kind of thing went wrong, to be matched on.
+///
+/// ```
+/// use overfall::{ErrorKind, Next, Server};
+///
+/// let error = Server::builder().bind("127.0.0.1:0").workers(0).serve(|_| Ok(Next::Close)).unwrap_err();
+/// assert_eq!((error.kind(), error.setting_name()), (ErrorKind::Setting, Some("workers")));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is not one that it may be; [`Error::setting_name`] says which. An upstream that cannot be used
+    /// is one of these.
+    Setting,
+    /// The certificate and the key are none, or do not fit together.
+    Identity,
+    /// It cannot listen: there is no address, or one that cannot be had.
+    Listen,
+    /// A thread or what it needs could not be started.
+    Start,
+    /// Connections were still open at the drain timeout.
+    DrainTimeout,
+    /// The server has ended because a listener failed, or one of its own threads died.
+    Failed,
 }
 
 impl Error {
@@ -89,6 +121,19 @@ impl Error {
         Self(Kind::ThreadDied(what))
     }
 
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self.0 {
+            Kind::Setting { .. } | Kind::Upstream(_) => ErrorKind::Setting,
+            #[cfg(feature = "tls")]
+            Kind::Identity(_) => ErrorKind::Identity,
+            Kind::NoListener | Kind::Listen { .. } => ErrorKind::Listen,
+            Kind::Start { .. } => ErrorKind::Start,
+            Kind::DrainTimeout { .. } => ErrorKind::DrainTimeout,
+            Kind::ListenerFailed { .. } | Kind::ThreadDied(_) => ErrorKind::Failed,
+        }
+    }
+
     /// The name of the setting that was rejected, as the builder's method spells it, where this
     /// error is about a setting.
     pub fn setting_name(&self) -> Option<&'static str> {
@@ -108,7 +153,24 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        match &self.0 {
+            Kind::Setting { name, value, allowed } => write!(f, "{name} is {value}; it may be {allowed}"),
+            Kind::Upstream(sentence) => f.write_str(sentence),
+            #[cfg(feature = "tls")]
+            Kind::Identity(sentence) => f.write_str(sentence),
+            Kind::NoListener => f.write_str("there is no address to listen on; give at least one"),
+            Kind::Listen { addr, source } => write!(f, "cannot listen on {addr}: {source}"),
+            Kind::Start { what, source } => write!(f, "cannot start {what}: {source}"),
+            Kind::DrainTimeout { open, timeout } => {
+                write!(f, "connections still open at the drain timeout of {timeout:?}: {open}")
+            }
+            Kind::ListenerFailed { source } => {
+                write!(f, "accepting ended because a listener failed: {source}")
+            }
+            Kind::ThreadDied(what) => {
+                write!(f, "{what} has died, so that the server shut down; this is a fault in overfall")
+            }
+        }
     }
 }
 

@@ -105,10 +105,15 @@
 //! It runs on Linux. The feature `cli`, on by default, is for the command `overfall`; a library
 //! user switches it off.
 
+// What of the lower floors nobody but the balancer uses.
+#![cfg_attr(not(feature = "balance"), allow(dead_code, unused_imports))]
+
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod apps;
+#[cfg(feature = "balance")]
 pub mod balance;
+#[cfg(feature = "dial")]
 pub mod dial;
 mod error;
 pub mod http;
@@ -117,11 +122,13 @@ mod net;
 mod overload;
 mod server;
 mod session;
+#[cfg(feature = "balance")]
 #[doc(hidden)]
 pub mod steps;
 mod sys;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "proxy-protocol")]
 pub use ipnet::IpNet;
 pub use metrics::{Distribution, Metrics};
 #[cfg(feature = "tls")]

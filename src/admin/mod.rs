@@ -106,7 +106,7 @@ fn serve_known_as(name: Option<String>, listener: TcpListener, watched: impl Wat
 /// The listener cannot be used, or the system denies a thread or a descriptor.
 pub fn serve_agent(listener: TcpListener, watched: impl Watched) -> Result<Handle> {
     let server = small(listener, "agent").workers(1).first_byte_timeout(AGENT_TIMEOUT);
-    quietly(|| server.serve(Agent::new(Source::new(watched))))
+    quietly(|| server.serve_handler(Agent::new(Source::new(watched))))
 }
 
 /// A server for a few, who are answered at once.

@@ -135,8 +135,8 @@ fn begin(server: Builder, upstreams: &Arc<Upstreams>, live: &Arc<Live>) -> Resul
     let server = server.descriptors(2, 2 * pipes + 2 * checked);
     let (pipes, upstreams, live) = (Pipes::new(pipes), Arc::clone(upstreams), Arc::clone(live));
     match config.http {
-        None => server.serve(Tcp::new(upstreams, live, pipes)),
-        Some(_) => server.serve(Proxy::new(upstreams, live, pipes)),
+        None => server.serve_handler(Tcp::new(upstreams, live, pipes)),
+        Some(_) => server.serve_handler(Proxy::new(upstreams, live, pipes)),
     }
 }
 

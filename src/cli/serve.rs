@@ -60,7 +60,7 @@ fn model_parser() -> impl TypedValueParser<Value = Model> {
 impl Model {
     fn serve(self, builder: Builder, app: impl Handler) -> overfall::Result<Handle> {
         match self {
-            Self::Pool => builder.serve(app),
+            Self::Pool => builder.serve_handler(app),
             Self::Threads(bound) => baseline::serve(builder, bound, app),
         }
     }

@@ -38,14 +38,14 @@ where
     let request = Request::new(head, text, incoming);
     let response = catch_unwind(AssertUnwindSafe(|| function(&request)));
     let (at_next, failure) = request.finish();
-    let response = match response {
-        Err(panic) => {
+    let response = match (response, failure) {
+        (Err(panic), failure) => {
             refuse(connection, failure.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), head_only)?;
             // The server counts it.
             resume_unwind(panic)
         }
-        Ok(_) if let Some(status) = failure => return refuse(connection, status, head_only),
-        Ok(response) => response,
+        (Ok(_), Some(status)) => return refuse(connection, status, head_only),
+        (Ok(response), None) => response,
     };
     if !at_next {
         connection.expect_more();

@@ -65,5 +65,5 @@ pub fn serve<F>(server: Builder, function: F) -> Result<Handle>
 where
     F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
 {
-    server.serve(Http::new(function))
+    server.serve_handler(Http::new(function))
 }

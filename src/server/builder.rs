@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "proxy-protocol")]
 use ipnet::IpNet;
 
 use super::{
@@ -26,7 +27,7 @@ use crate::{
 /// use std::io::{Read, Write};
 /// use overfall::{Next, Server};
 ///
-/// let handle = Server::builder().bind("127.0.0.1:0").serve(|c: &mut overfall::Connection<'_>| {
+/// let handle = Server::builder().bind("127.0.0.1:0").serve(|c| {
 ///     c.read(&mut [0; 1024])?;
 ///     c.write_all(b"Hello, client!")?;
 ///     Ok(Next::Close)
@@ -53,7 +54,7 @@ impl Server {
 
 /// The settings of a server. They are checked by [`serve`](Self::serve).
 #[derive(Debug)]
-#[must_use = "a builder does nothing until `serve` is called"]
+#[must_use = "a builder does nothing until `serve` or `serve_handler` is called"]
 pub struct Builder {
     settings: Settings,
     sources: Vec<Source>,
@@ -169,6 +170,7 @@ impl Builder {
     /// then that one, everywhere. Those that begin otherwise are closed. A proxy that speaks for itself
     /// (`LOCAL`, `UNKNOWN`) keeps its own address, and so does everybody who connects from elsewhere.
     /// Several calls name several networks; where there is none, no connection begins so.
+    #[cfg(feature = "proxy-protocol")]
     pub fn accept_proxy(mut self, from: IpNet) -> Self {
         self.settings.accept_proxy.push(from);
         self

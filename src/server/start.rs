@@ -1,6 +1,7 @@
 //! Starts a pool: its workers and its acceptor. It knows how a server is put together, and none of its parts.
 
 use std::{
+    io,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -12,17 +13,36 @@ use super::{
 use crate::{
     error::{Error, Result},
     net::listener::Listener,
-    session::{context::Context, handler::Handler, service::Service},
+    session::{
+        connection::Connection,
+        context::Context,
+        handler::{Handler, Next},
+        service::Service,
+    },
 };
 
 impl Builder {
+    /// Starts the server with a function that is called when a connection has input, or its client has
+    /// ended its side: [`Handler::ready`] of a handler that keeps nothing between calls.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`serve_handler`](Self::serve_handler).
+    pub fn serve<F>(self, ready: F) -> Result<Handle>
+    where
+        // Said here as well, so that the types of a closure's arguments need not be.
+        F: Fn(&mut Connection<'_>) -> io::Result<Next> + Send + Sync + 'static,
+    {
+        self.serve_handler(ready)
+    }
+
     /// Starts the server: binds, listens, starts its threads, and returns.
     ///
     /// # Errors
     ///
     /// A setting is out of its range, there is no address, an address cannot be listened on, or
     /// the system denies a thread or a descriptor. Nothing is left running then.
-    pub fn serve<H: Handler>(self, handler: H) -> Result<Handle> {
+    pub fn serve_handler<H: Handler>(self, handler: H) -> Result<Handle> {
         let (config, listeners) = self.listen()?;
         start(config, listeners, handler)
     }

@@ -189,7 +189,7 @@ fn nobody_is_welcome_while_no_upstream_is_up() {
     assert_eq!((get(at, "/healthz").status, &status(at)["state"]), (200, &"no_upstream".into()));
     let down = format!(r#"overfall_upstream_up{{upstream="{addr}",addr="{addr}"}}"#);
     assert_eq!(metric(at, &down), 0.0);
-    let _upstream = Server::builder().bind(addr).serve(lines().0).unwrap();
+    let _upstream = Server::builder().bind(addr).serve_handler(lines().0).unwrap();
     await_that("it is up", || get(at, "/readyz").status == 200);
     assert_eq!(status(at)["upstreams"][0]["up"], true);
 }

@@ -37,7 +37,7 @@ fn named_at(name: &'static str, addr: &str) -> Handle {
         }
         Ok(if connection.ended() { Next::Close } else { Next::Park })
     };
-    Server::builder().workers(1).bind(addr).serve(answer).expect("it serves")
+    Server::builder().workers(1).bind(addr).serve_handler(answer).expect("it serves")
 }
 
 fn config(upstreams: &[SocketAddr]) -> Config {
@@ -105,7 +105,7 @@ fn each_policy_spreads_connections_by_weight() {
 
 #[test]
 fn half_closes_are_passed_on_both_ways() {
-    let echo = Server::builder().bind("127.0.0.1:0").serve(Echo::default()).expect("it serves");
+    let echo = Server::builder().bind("127.0.0.1:0").serve_handler(Echo::default()).expect("it serves");
     let balancer = start(config(&[echo.local_addr()]));
     assert_eq!(exchange(addr(&balancer), b"hello").expect("an echo"), b"hello");
     // The upstream ends its side first, and still reads.
@@ -157,7 +157,8 @@ fn checksum(pieces: impl Iterator<Item = Vec<u8>>) -> u64 {
 #[test]
 fn a_bulk_both_ways_at_once_arrives_whole() {
     const TOTAL: usize = 64 * 1024 * 1024;
-    let echo = Server::builder().workers(1).bind("127.0.0.1:0").serve(Echo::default()).expect("it serves");
+    let echo =
+        Server::builder().workers(1).bind("127.0.0.1:0").serve_handler(Echo::default()).expect("it serves");
     let balancer = start(config(&[echo.local_addr()]));
     let mut client = connect(addr(&balancer));
     let mut sender = client.try_clone().expect("a handle");

@@ -29,14 +29,14 @@ fn wrong_usage_is_one_sentence_that_names_the_flag() {
 #[test]
 fn the_builder_names_what_is_wrong() {
     let closure = |_: &mut overfall::Connection<'_>| Ok(overfall::Next::Close);
-    let error = Server::builder().serve(closure).unwrap_err();
+    let error = Server::builder().serve_handler(closure).unwrap_err();
     assert_eq!(error.to_string(), "there is no address to listen on; give at least one");
-    let error = builder().idle_timeout(Duration::ZERO).serve(closure).unwrap_err();
+    let error = builder().idle_timeout(Duration::ZERO).serve_handler(closure).unwrap_err();
     assert_eq!(error.setting_name(), Some("idle_timeout"));
-    let error = Server::builder().bind("127.0.0.1:0").bind("256.0.0.1:1").serve(closure).unwrap_err();
+    let error = Server::builder().bind("127.0.0.1:0").bind("256.0.0.1:1").serve_handler(closure).unwrap_err();
     assert!(error.to_string().starts_with("cannot listen on 256.0.0.1:1: "), "{error}");
     assert_eq!(
-        std::io::Error::from(builder().workers(0).serve(closure).unwrap_err()).kind(),
+        std::io::Error::from(builder().workers(0).serve_handler(closure).unwrap_err()).kind(),
         std::io::ErrorKind::InvalidInput
     );
 }

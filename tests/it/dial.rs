@@ -37,7 +37,7 @@ fn class(outcome: &Outcome) -> Option<Class> {
 
 #[test]
 fn each_target_has_its_own_outcome_in_the_order_given() {
-    let live = builder().serve(overfall::apps::Hello::default()).unwrap();
+    let live = builder().serve_handler(overfall::apps::Hello::default()).unwrap();
     let quiet = silent();
     let resetting = server(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
@@ -96,7 +96,7 @@ fn two_hundred_silent_targets_are_waited_for_at_once() {
 
 #[test]
 fn any_ends_without_waiting_for_the_silent() {
-    let live = builder().serve(overfall::apps::Hello::default()).unwrap();
+    let live = builder().serve_handler(overfall::apps::Hello::default()).unwrap();
     let quiet = silent();
     let targets = [addr(&quiet), live.local_addr().to_string(), addr(&quiet)];
     let config = Config { timeout: LONG, require: Some(1), ..Config::default() };
@@ -155,7 +155,7 @@ fn a_server_that_comes_up_late_is_caught_and_delays_nobody() {
 
 #[test]
 fn the_reply_must_begin_with_what_is_expected() {
-    let live = builder().serve(overfall::apps::Hello::default()).unwrap();
+    let live = builder().serve_handler(overfall::apps::Hello::default()).unwrap();
     let targets = [live.local_addr().to_string()];
     let expecting = |text: &str| {
         let config = Config { expect: Some(text.into()), ..Config::default() };

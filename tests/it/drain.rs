@@ -182,7 +182,7 @@ fn a_server_responds_whatever_its_handlers_do_until_it_has_ended() {
         let (handler, gate) = lines();
         let builder = builder().workers(1);
         let handle = match bound {
-            None => builder.serve(handler),
+            None => builder.serve_handler(handler),
             Some(bound) => baseline::serve(builder, bound, handler),
         };
         let handle = handle.unwrap();
@@ -242,7 +242,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn connections_that_linger_or_stall_do_not_hold_up_the_end() {
     // The client has its reply and stays, with input that nobody read.
-    let handle = builder().serve(overfall::apps::Hello::default()).unwrap();
+    let handle = builder().serve_handler(overfall::apps::Hello::default()).unwrap();
     let mut lingering = connect(handle.local_addr());
     lingering.write_all(&[b'x'; 64 * 1024]).unwrap();
     assert_eq!(lingering.read(&mut [0; 14]).unwrap(), 14);
@@ -274,7 +274,7 @@ fn a_request_that_is_on_its_way_is_answered() {
     // For those connected, the time from accept to the first byte is shorter than the grace.
     let handle = builder()
         .first_byte_timeout(Duration::from_secs(3600))
-        .serve(overfall::apps::Hello::default())
+        .serve_handler(overfall::apps::Hello::default())
         .unwrap();
     let mut clients: Vec<_> = (0..20).map(|_| connect(handle.local_addr())).collect();
     clients.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
@@ -285,7 +285,7 @@ fn a_request_that_is_on_its_way_is_answered() {
 
 #[test]
 fn one_that_lingers_and_goes_on_sending_is_no_endless_loop() {
-    let handle = builder().workers(1).serve(overfall::apps::Hello::default()).unwrap();
+    let handle = builder().workers(1).serve_handler(overfall::apps::Hello::default()).unwrap();
     let mut client = connect(handle.local_addr());
     client.write_all(&[b'x'; 64 * 1024]).unwrap();
     assert_eq!(client.read(&mut [0; 14]).unwrap(), 14);

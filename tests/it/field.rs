@@ -238,8 +238,10 @@ fn an_urgent_byte_in_a_bulk_stops_nothing() {
 
 #[test]
 fn where_descriptors_are_few_bulks_are_copied_and_nobody_is_cut() {
-    let echo =
-        Server::builder().bind("127.0.0.1:0").serve(overfall::apps::Echo::default()).expect("it serves");
+    let echo = Server::builder()
+        .bind("127.0.0.1:0")
+        .serve_handler(overfall::apps::Echo::default())
+        .expect("it serves");
     let script = format!(
         "ulimit -n 200; exec {} balance -q --listen 127.0.0.1:0 --patience 30s {}",
         env!("CARGO_BIN_EXE_overfall"),

@@ -60,7 +60,7 @@ fn the_refused_get_a_reset_where_there_is_no_text() {
 #[test]
 fn a_refusal_is_not_lost_to_what_the_client_sent() {
     let (handler, gate) = lines();
-    let handle = builder().workers(1).queue(1).serve(Polite(handler)).unwrap();
+    let handle = builder().workers(1).queue(1).serve_handler(Polite(handler)).unwrap();
     let admitted = [connect(handle.local_addr()), connect(handle.local_addr())];
     tell(&admitted[0], "block");
     gate.await_blocked(1);
@@ -169,7 +169,7 @@ fn every_limit_works_at_its_edge() {
 #[test]
 fn a_burst_is_no_overload() {
     // Far more than the queue holds, but soon over.
-    let handle = builder().workers(1).queue(1).serve(overfall::apps::Hello::default()).unwrap();
+    let handle = builder().workers(1).queue(1).serve_handler(overfall::apps::Hello::default()).unwrap();
     let addr = handle.local_addr();
     for reply in all_at_once(50, move |_| exchange(addr, b"Hello, server!")) {
         assert_eq!(reply.unwrap(), b"Hello, client!");

@@ -176,7 +176,7 @@ impl<H: Handler> Handler for Watched<H> {
 fn serve_watched() -> (Handle, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let watched = Watched { inner: Http::new(answer), calls: Arc::clone(&calls) };
-    (builder().serve(watched).expect("it serves"), calls)
+    (builder().serve_handler(watched).expect("it serves"), calls)
 }
 
 /// Sends the pieces one by one, each when the one before was looked at, and gives all replies.
@@ -538,8 +538,8 @@ fn a_long_reply_is_not_lost_to_what_its_client_still_sends() {
 #[test]
 fn bodies_have_a_minimum_rate_and_a_deadline() {
     let brief = Duration::from_millis(400);
-    let rate = builder().io_timeout(brief).serve(Http::new(answer)).expect("it serves");
-    let deadline = builder().serve(Http::new(answer).body_timeout(brief)).expect("it serves");
+    let rate = builder().io_timeout(brief).serve_handler(Http::new(answer)).expect("it serves");
+    let deadline = builder().serve_handler(Http::new(answer).body_timeout(brief)).expect("it serves");
     for handle in [rate, deadline] {
         let mut stream = connect(handle.local_addr());
         let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
@@ -563,7 +563,7 @@ fn bodies_have_a_minimum_rate_and_a_deadline() {
 
 #[test]
 fn bodies_have_a_limit() {
-    let handle = builder().serve(Http::new(answer).max_body(10)).expect("it serves");
+    let handle = builder().serve_handler(Http::new(answer).max_body(10)).expect("it serves");
     let status = |request: &str| ask_all(handle.local_addr(), request.as_bytes())[0].status;
     assert_eq!(status("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789"), 200);
     assert_eq!(status("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n0123456789"), 413);
@@ -575,7 +575,7 @@ fn bodies_have_a_limit() {
     let stream = connect(handle.local_addr());
     assert_eq!(ask(&stream, &format!("{empty}ffffffffffffffff\r\n")).status, 413);
     let framing = format!("1;{}\r\nx\r\n", "y".repeat(1000)).repeat(9);
-    let bloated = builder().serve(Http::new(answer).max_body(1000)).expect("it serves");
+    let bloated = builder().serve_handler(Http::new(answer).max_body(1000)).expect("it serves");
     let bloated = |request: String| ask_all(bloated.local_addr(), request.as_bytes())[0].status;
     assert_eq!(bloated(format!("{empty}{framing}0\r\n\r\n")), 200);
     assert_eq!(bloated(format!("{empty}{framing}{framing}0\r\n\r\n")), 413);

@@ -52,7 +52,7 @@ fn wait_in_vain(mut client: &TcpStream, time: Duration) {
 
 #[test]
 fn kept_connections_that_wait_too_long_are_told_so() {
-    let handle = builder().workers(1).patience(BRIEF).serve(Http::new(slow)).expect("it serves");
+    let handle = builder().workers(1).patience(BRIEF).serve_handler(Http::new(slow)).expect("it serves");
     let stop = AtomicBool::new(false);
     let ends: Vec<_> = thread::scope(|scope| {
         let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
@@ -70,7 +70,7 @@ fn kept_connections_that_wait_too_long_are_told_so() {
 
 #[test]
 fn a_closed_loop_that_can_be_served_in_time_is_not_refused() {
-    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
+    let handle = builder().workers(1).serve_handler(Http::new(slow)).expect("it serves");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| keep_asking(&handle, &stop))).collect();
@@ -185,8 +185,12 @@ fn after_an_overload_everybody_is_served_again() {
 
 #[test]
 fn a_flood_over_the_budget_is_left_to_the_kernel_and_ends() {
-    let handle =
-        builder().workers(1).refusal_budget(0.0).patience(BRIEF).serve(Http::new(slow)).expect("it serves");
+    let handle = builder()
+        .workers(1)
+        .refusal_budget(0.0)
+        .patience(BRIEF)
+        .serve_handler(Http::new(slow))
+        .expect("it serves");
     let addr = handle.local_addr();
     let stop = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicUsize::new(0));
@@ -251,7 +255,7 @@ fn nobody_waits_too_long_while_every_worker_is_held() {
 /// How many of the requests that clients get answered in a while are of the kept ones: so many clients
 /// each, in closed loops, before one worker.
 fn share_of_kept(kept: usize, new: usize, beside: impl Fn(&Handle)) -> f64 {
-    let handle = builder().workers(1).serve(Http::new(slow)).expect("it serves");
+    let handle = builder().workers(1).serve_handler(Http::new(slow)).expect("it serves");
     let addr = handle.local_addr();
     let (stop, counts) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
     thread::scope(|scope| {

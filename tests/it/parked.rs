@@ -134,7 +134,7 @@ fn each_connection_keeps_its_state() {
 
 #[test]
 fn data_and_the_end_of_the_stream_in_one_segment() {
-    let handle = builder().serve(Echo::default()).unwrap();
+    let handle = builder().serve_handler(Echo::default()).unwrap();
     for parked in [false, true] {
         let mut client = connect(handle.local_addr());
         if parked {
@@ -151,7 +151,7 @@ fn data_and_the_end_of_the_stream_in_one_segment() {
 
 #[test]
 fn everything_sent_before_a_half_close_comes_back() {
-    let handle = builder().serve(Echo::default()).unwrap();
+    let handle = builder().serve_handler(Echo::default()).unwrap();
     let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
     let mut client = connect(handle.local_addr());
     let mut writer = client.try_clone().unwrap();
@@ -190,7 +190,7 @@ impl Handler for Greeter {
 fn a_server_may_speak_first_and_hears_of_deadlines() {
     let (warnings, _kept) = mpsc::sync_channel(1);
     let timeout = Duration::from_millis(100);
-    let handle = builder().first_byte_timeout(timeout).serve(Greeter(warnings)).unwrap();
+    let handle = builder().first_byte_timeout(timeout).serve_handler(Greeter(warnings)).unwrap();
     let connected = Instant::now();
     let client = connect(handle.local_addr());
     // The first time it parks once more, and has as much time again.

@@ -30,7 +30,7 @@ fn serve_names(builder: Builder) -> Handle {
         writeln!(connection, "{client} {local}")?;
         Ok(Next::Again)
     };
-    builder.serve(answer).expect("it serves")
+    builder.serve_handler(answer).expect("it serves")
 }
 
 fn trusting(networks: &[&str]) -> Builder {
@@ -62,7 +62,7 @@ fn the_clients_address_is_that_of_the_line() {
 #[test]
 fn whoever_asks_who_has_a_worker_hears_of_the_lines_client() {
     let (lines, gate) = lines();
-    let server = trusting(&["127.0.0.1/32"]).serve(lines).expect("it serves");
+    let server = trusting(&["127.0.0.1/32"]).serve_handler(lines).expect("it serves");
     let client = connect(server.local_addr());
     let longest = || server.workers().longest.into_iter().next().and_then(|call| call.client);
     for request in [[LINE, b"block\n"].concat(), b"block\n".to_vec()] {
@@ -137,7 +137,8 @@ fn where_the_server_speaks_first_nobody_else_is_waited_for() {
         }
     }
     let never = Duration::from_secs(3600);
-    let serve = |networks| trusting(networks).first_byte_timeout(never).serve(Greets).expect("it serves");
+    let serve =
+        |networks| trusting(networks).first_byte_timeout(never).serve_handler(Greets).expect("it serves");
     let server = serve(&["10.0.0.0/8"]);
     // Once a worker is idle, a newcomer that is to speak first would be parked.
     for _ in 0..20 {
@@ -241,7 +242,7 @@ fn over_http_no_connection_is_used_for_two_clients() {
         write!(connection, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{client}", client.len())?;
         Ok(Next::Again)
     };
-    let upstream = trusting(&["127.0.0.1/32"]).serve(reply).expect("it serves");
+    let upstream = trusting(&["127.0.0.1/32"]).serve_handler(reply).expect("it serves");
     let http = Some(HttpConfig::default());
     let config = Config { http, send_proxy: Some(ProxyVersion::V2), ..Config::default() };
     let proxy = balancer(upstream.local_addr(), config);

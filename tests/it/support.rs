@@ -120,7 +120,7 @@ pub(crate) const BRIEF: Duration = Duration::from_millis(100);
 /// A server of lines.
 pub(crate) fn serve_lines(builder: Builder) -> (Handle, Gate) {
     let (handler, gate) = lines();
-    (builder.serve(handler).expect("it serves"), gate)
+    (builder.serve_handler(handler).expect("it serves"), gate)
 }
 
 /// A client that gives up after [`PATIENCE`].

@@ -404,7 +404,7 @@ fn a_handler_may_speak_first_once_the_handshake_is_done() {
         }
     }
     let identity = Identity::new("greets");
-    let server = builder().tls(identity.tls()).serve(Greets).expect("it serves");
+    let server = builder().tls(identity.tls()).serve_handler(Greets).expect("it serves");
     let mut client = dial(&identity.client(&[]), server.local_addr());
     let mut greeting = [0; 13];
     client.read_exact(&mut greeting).expect("a greeting");

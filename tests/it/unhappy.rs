@@ -52,7 +52,7 @@ fn a_panic_while_the_state_is_dropped_costs_no_worker() {
             Ok(Next::Close)
         }
     }
-    let handle = builder().workers(1).serve(Thrower).unwrap();
+    let handle = builder().workers(1).serve_handler(Thrower).unwrap();
     for _ in 0..3 {
         assert_eq!(exchange(handle.local_addr(), b"x").unwrap(), b"ok");
     }
@@ -71,7 +71,7 @@ fn an_error_closes_its_connection_and_is_counted() {
 
 #[test]
 fn a_reply_is_not_lost_to_unread_input() {
-    let handle = builder().serve(Hello::default()).unwrap();
+    let handle = builder().serve_handler(Hello::default()).unwrap();
     for _ in 0..20 {
         let mut client = connect(handle.local_addr());
         // Where 1 KiB is read.
@@ -85,7 +85,7 @@ fn a_reply_is_not_lost_to_unread_input() {
 
 #[test]
 fn an_empty_connection_is_counted() {
-    let handle = builder().serve(Hello::default()).unwrap();
+    let handle = builder().serve_handler(Hello::default()).unwrap();
     assert_eq!(exchange(handle.local_addr(), b"").unwrap(), b"");
     assert_eq!(handle.metrics().empty, 1);
 }
@@ -191,7 +191,7 @@ fn the_waiting_of_one_call_ends_at_its_deadline() {
         connection.read_exact(&mut [0; 2])?;
         Ok(Next::Close)
     };
-    let handle = builder().workers(1).io_timeout(SOON).serve(read_two).unwrap();
+    let handle = builder().workers(1).io_timeout(SOON).serve_handler(read_two).unwrap();
     let mut client = connect(handle.local_addr());
     client.write_all(b"1").unwrap();
     assert_eq!(rest(&client).unwrap(), b"");
@@ -216,7 +216,7 @@ fn asking_again_without_taking_or_writing_anything_is_no_endless_loop() {
         counted.fetch_add(1, SeqCst);
         Ok(Next::Again)
     };
-    let handle = builder().workers(1).serve(again).unwrap();
+    let handle = builder().workers(1).serve_handler(again).unwrap();
     let mut client = connect(handle.local_addr());
     client.write_all(b"x").unwrap();
     await_that("it was called", || calls.load(SeqCst) == 1);
@@ -232,7 +232,7 @@ fn a_handler_that_has_more_to_write_is_called_again_when_that_is_taken() {
         assert_eq!(connection.input(), b"x");
         Ok(Next::Again)
     };
-    let handle = builder().workers(1).serve(more).unwrap();
+    let handle = builder().workers(1).serve_handler(more).unwrap();
     let mut client = connect(handle.local_addr());
     client.write_all(b"x").unwrap();
     await_that("its socket is full", || handle.metrics().connections_parked == 1);
@@ -273,7 +273,7 @@ fn a_reply_before_an_error_is_still_sent() {
 fn clients_that_take_nothing_are_closed_however_much_was_sent() {
     let soon = Duration::from_millis(200);
     let server = builder().idle_timeout(soon).io_timeout(soon);
-    let handle = server.serve(overfall::apps::Echo::default()).unwrap();
+    let handle = server.serve_handler(overfall::apps::Echo::default()).unwrap();
     let addr = handle.local_addr();
     // Some of them fill the socket and not the buffer behind it.
     let clients: Vec<_> = (1..40)

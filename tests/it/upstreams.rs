@@ -52,7 +52,7 @@ fn line_server_with(answer: &'static [u8; 4]) -> Handle {
         }
         Ok(if connection.ended() { Next::Close } else { Next::Park })
     };
-    Server::builder().workers(1).bind("127.0.0.1:0").serve(answer).expect("it serves")
+    Server::builder().workers(1).bind("127.0.0.1:0").serve_handler(answer).expect("it serves")
 }
 
 fn config(http: Option<HttpConfig>, upstreams: &[String]) -> Config {

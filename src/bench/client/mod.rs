@@ -184,7 +184,8 @@ impl Client<'_> {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some((_, index, generation)) = self.deadlines.pop_front_if(|&mut (at, ..)| at <= now) {
+        while self.deadlines.front().is_some_and(|&(at, ..)| at <= now) {
+            let Some((_, index, generation)) = self.deadlines.pop_front() else { return };
             let slot = &self.slots[index as usize];
             let Some(dialed) = slot.dialed.as_ref().filter(|_| slot.generation == generation) else {
                 continue;

@@ -1,48 +1,17 @@
-//! The PROXY protocol: what a proxy says of its client before anything else (HAProxy's
-//! `proxy-protocol.txt`, versions 1 and 2). It knows no sockets.
-
-use std::net::{IpAddr, SocketAddr};
+//! Reads what is said in the PROXY protocol. It knows no sockets.
 
 use ppp::{
     PartialResult, v1,
-    v2::{self, Command, Protocol, Version},
+    v2::{self, Command, Protocol},
 };
 
-/// Which version of the PROXY protocol is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyVersion {
-    /// A line of text.
-    V1,
-    /// Binary.
-    V2,
-}
+use super::{Ends, LONGEST, Preface};
 
-/// Both ends of a connection as its client made it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ends {
-    pub(crate) client: SocketAddr,
-    pub(crate) local: SocketAddr,
-}
-
-/// What was found at the head of a connection.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Preface {
-    /// More has to come.
-    Part,
-    /// So many bytes, which say who the client is; none where the proxy speaks for itself, or of somebody
-    /// who has no address.
-    Whole(usize, Option<Ends>),
-    Malformed,
-}
-
-/// The most bytes that are read of one. Nobody sends half as much: the addresses take 232 at most, and
-/// the rest says what the proxy knows of its client's certificate.
-pub(super) const LONGEST: usize = 4096;
 /// Version 1 is a line of at most so many bytes, its end included.
 const LONGEST_LINE: usize = 107;
 
 /// Reads one.
-pub(super) fn parse(bytes: &[u8]) -> Preface {
+pub(in crate::net) fn parse(bytes: &[u8]) -> Preface {
     match bytes.first() {
         None => Preface::Part,
         Some(b'P') => parse_line(&bytes[..bytes.len().min(LONGEST_LINE)]),
@@ -95,47 +64,6 @@ fn parse_binary(bytes: &[u8]) -> Preface {
         v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
     };
     Preface::Whole(header.len(), ends)
-}
-
-/// Says who the client is, or where there is none, that this side speaks for itself.
-pub(crate) fn write(version: ProxyVersion, ends: Option<Ends>) -> Vec<u8> {
-    let ends = ends.map(of_one_family);
-    match version {
-        ProxyVersion::V1 => match ends {
-            None => b"PROXY UNKNOWN\r\n".to_vec(),
-            Some(Ends { client, local }) => {
-                let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
-                let (from, to) = (client.ip(), local.ip());
-                format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), local.port()).into_bytes()
-            }
-        },
-        ProxyVersion::V2 => {
-            let builder = match ends {
-                None => v2::Builder::new(Version::Two | Command::Local, 0),
-                Some(Ends { client, local }) => v2::Builder::with_addresses(
-                    Version::Two | Command::Proxy,
-                    Protocol::Stream,
-                    (client, local),
-                ),
-            };
-            // It fails only for what is longer than 64 KiB.
-            builder.build().unwrap_or_default()
-        }
-    }
-}
-
-/// The protocol has one family for both ends.
-fn of_one_family(Ends { client, local }: Ends) -> Ends {
-    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    let (client, local) = (plain(client), plain(local));
-    if client.is_ipv4() == local.is_ipv4() {
-        return Ends { client, local };
-    }
-    let wide = |addr: SocketAddr| match addr.ip() {
-        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port()),
-        IpAddr::V6(_) => addr,
-    };
-    Ends { client: wide(client), local: wide(local) }
 }
 
 #[cfg(test)]
@@ -200,26 +128,6 @@ mod tests {
         for text in table {
             let read = &text[..text.len().min(LONGEST)];
             assert_eq!(parse(read), Preface::Malformed, "{}", read.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_understood() {
-        for version in [ProxyVersion::V1, ProxyVersion::V2] {
-            for ends in [
-                None,
-                ends("192.0.2.1:5000", "192.0.2.2:80"),
-                ends("[2001:db8::1]:5000", "[2001:db8::2]:443"),
-            ] {
-                let text = write(version, ends);
-                assert_eq!(parse(&text), Preface::Whole(text.len(), ends), "{version:?}");
-            }
-            let mixed = write(version, ends("192.0.2.1:5000", "[2001:db8::2]:80"));
-            let wide = ends("[::ffff:192.0.2.1]:5000", "[2001:db8::2]:80");
-            assert_eq!(parse(&mixed), Preface::Whole(mixed.len(), wide));
-            let mapped = write(version, ends("[::ffff:192.0.2.1]:5000", "[::ffff:192.0.2.2]:80"));
-            let plain = ends("192.0.2.1:5000", "192.0.2.2:80");
-            assert_eq!(parse(&mapped), Preface::Whole(mapped.len(), plain));
         }
     }
 }
