@@ -20,11 +20,25 @@ use crate::{
     net::listener::ListenerRef,
 };
 
-/// A running server.
+/// A running server. Clones are handles of the same one.
 ///
-/// Dropping it shuts the server down and waits for that, as [`shutdown`](Self::shutdown) and
+/// Dropping the last of them shuts the server down and waits for that, as [`shutdown`](Self::shutdown) and
 /// [`join`](Self::join) do, for `drain_timeout` and half a second at most. An error is lost then.
-pub struct Handle {
+///
+/// ```
+/// use overfall::{Next, Server};
+///
+/// let handle = Server::builder().bind("127.0.0.1:0").serve(|_| Ok(Next::Close))?;
+/// let other = handle.clone();
+/// // Whoever decides on the end need not be who waits for it.
+/// std::thread::spawn(move || other.shutdown());
+/// handle.join()?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Handle(Arc<Parts>);
+
+struct Parts {
     addrs: Vec<SocketAddr>,
     listeners: Vec<ListenerRef>,
     control: Arc<Control>,
@@ -65,29 +79,29 @@ impl Handle {
     ) -> Self {
         let end = Mutex::new(End { acceptor: Some(acceptor), ending: Ending::Drained });
         let addrs = listeners.iter().map(|listener| listener.addr).collect();
-        Self { addrs, listeners, control, inside, in_force, end }
+        Self(Arc::new(Parts { addrs, listeners, control, inside, in_force, end }))
     }
 
     /// The address that the server listens on, with the real port; the first of several.
     pub fn local_addr(&self) -> SocketAddr {
-        self.addrs[0]
+        self.0.addrs[0]
     }
 
     /// All addresses that the server listens on, in the order in which they were given.
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addrs
+        &self.0.addrs
     }
 
     /// The counters as they are now.
     pub fn metrics(&self) -> Metrics {
-        self.control.context.counters.snapshot(self.inside.gauges())
+        self.0.control.context.counters.snapshot(self.0.inside.gauges())
     }
 
     /// What the workers do with their time, and the calls that have run longest. It stops nobody: it can be
     /// asked while every worker is held. The kernel is asked for each worker's CPU time, and for the address
     /// of each client that is listed. Of a [`baseline`](crate::baseline) it is empty.
     pub fn workers(&self) -> WorkersReport {
-        self.inside.workers().0
+        self.0.inside.workers().0
     }
 
     /// How many workers this load wants, if it is many more than there are: as of the last 10 to 60 s, of
@@ -95,13 +109,13 @@ impl Handle {
     /// were busy. None where there is too little to go by, where the number of workers is right within a factor
     /// of two, and where more would not help.
     pub fn advice(&self) -> Option<Advice> {
-        self.inside.workers().1
+        self.0.inside.workers().1
     }
 
     /// Both at once, for which the kernel is asked no more often than for one.
     #[cfg(feature = "admin")]
     pub(crate) fn workers_and_advice(&self) -> (WorkersReport, Option<Advice>) {
-        self.inside.workers()
+        self.0.inside.workers()
     }
 
     /// Has the server go by the settings of another builder from now on; its handler stays as it is. All of
@@ -118,29 +132,29 @@ impl Handle {
     ///
     /// A setting is out of its range. Nothing has changed then.
     pub fn reload(&self, builder: Builder) -> Result<Vec<&'static str>> {
-        self.in_force.reload(builder, &self.addrs)
+        self.0.in_force.reload(builder, &self.0.addrs)
     }
 
     /// Says that the server is going to shut down soon. It serves as before; only `/readyz` and the agent of
     /// `admin` tell those who ask, so that they send nobody new.
     pub fn announce_shutdown(&self) {
-        self.control.context.stage.leave();
+        self.0.control.context.stage.leave();
     }
 
     /// Whether the shutdown was announced, or has begun.
     pub fn is_leaving(&self) -> bool {
-        self.control.context.stage.is_leaving()
+        self.0.control.context.stage.is_leaving()
     }
 
     /// Whether the shutdown has begun.
     pub fn is_draining(&self) -> bool {
-        self.control.context.stage.is_draining()
+        self.0.control.context.stage.is_draining()
     }
 
     /// Begins to shut down and returns at once: accepts nobody new but those in the kernel's
     /// backlog, finishes what was accepted, and closes idle connections.
     pub fn shutdown(&self) {
-        self.control.drain();
+        self.0.shutdown();
     }
 
     /// The sockets that the server listens on once more, in the order of
@@ -153,56 +167,56 @@ impl Handle {
     ///
     /// The server has shut down, or there is no descriptor left.
     pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
-        self.listeners.iter().map(ListenerRef::duplicate).collect()
+        self.0.listeners.iter().map(ListenerRef::duplicate).collect()
     }
 
     /// Says that somebody else listens on the same sockets from now on: those who wait in the kernel's
     /// backlogs when this server shuts down are left to them, so that nobody is lost or refused.
     pub fn share_listeners(&self) {
-        self.listeners.iter().for_each(|listener| listener.set_shared(true));
+        self.0.listeners.iter().for_each(|listener| listener.set_shared(true));
     }
 
     /// Says that nobody else listens on the same sockets any more: those who wait in the kernel's backlogs
     /// when this server shuts down are served by it.
     pub fn own_listeners(&self) {
-        self.listeners.iter().for_each(|listener| listener.set_shared(false));
+        self.0.listeners.iter().for_each(|listener| listener.set_shared(false));
     }
 
     /// Whether the server is well: none of its own threads has died, and the acceptor, which is asked, goes
     /// round within this time. Handlers have no part in it, however long they take.
     pub fn responds(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let before = self.control.rounds();
-        self.control.bell.ring();
-        while self.control.rounds() == before {
+        let before = self.0.control.rounds();
+        self.0.control.bell.ring();
+        while self.0.control.rounds() == before {
             if Instant::now() >= deadline {
                 return false;
             }
             thread::sleep(ROUND);
         }
-        self.control.dead().is_none()
+        self.0.control.dead().is_none()
     }
 
     /// The thread that has died, without which the server is of no use.
     #[cfg(feature = "admin")]
     pub(crate) fn dead(&self) -> Option<&'static str> {
-        self.control.dead()
+        self.0.control.dead()
     }
 
     /// How long clients can bear to wait, as it follows from their patience and from what requests take.
     #[cfg(feature = "admin")]
     pub(crate) fn tolerance(&self) -> Duration {
-        self.inside.tolerance()
+        self.0.inside.tolerance()
     }
 
     /// The settings in force.
     pub(crate) fn config(&self) -> Config {
-        self.in_force.config()
+        self.0.in_force.config()
     }
 
     /// Says that a thread has died without which the server is of no use.
     pub(crate) fn on_death(&self, what: &'static str) -> impl FnOnce() + Send + 'static {
-        let control = Arc::clone(&self.control);
+        let control = Arc::clone(&self.0.control);
         move || control.died(what)
     }
 
@@ -214,6 +228,16 @@ impl Handle {
     /// stuck in its own code keeps its thread, which ends when it returns. Or: a listener failed, or
     /// one of the server's own threads died, so that the server shut down by itself.
     pub fn join(&self) -> Result<()> {
+        self.0.join()
+    }
+}
+
+impl Parts {
+    fn shutdown(&self) {
+        self.control.drain();
+    }
+
+    fn join(&self) -> Result<()> {
         let mut end = self.end.lock();
         if let Some(acceptor) = end.acceptor.take() {
             end.ending = acceptor.join().unwrap_or_else(|_| {
@@ -232,7 +256,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for Parts {
     fn drop(&mut self) {
         self.shutdown();
         // There is nobody to tell.
@@ -242,6 +266,6 @@ impl Drop for Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("addrs", &self.addrs).finish_non_exhaustive()
+        f.debug_struct("Handle").field("addrs", &self.0.addrs).finish_non_exhaustive()
     }
 }
