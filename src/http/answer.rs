@@ -9,17 +9,18 @@ use std::{
 use http::{Method, StatusCode};
 
 use super::{
+    delivery::{How, Rest},
     incoming::Incoming,
-    progress::{Progress, Reply},
+    progress::{Progress, Reply, Upgraded},
     receipt::BodyLimits,
     request::Request,
-    response::{How, Response},
+    response::Response,
     taken::Taken,
 };
 use crate::session::{connection::Connection, handler::Next};
 
 /// Has the function answer, and begins to send what it gives.
-pub(super) fn answer<F>(
+pub(super) fn answer<F, R>(
     function: &F,
     limits: BodyLimits,
     connection: &mut Connection<'_>,
@@ -27,16 +28,17 @@ pub(super) fn answer<F>(
     taken: Taken,
 ) -> io::Result<Next>
 where
-    F: Fn(&Request<'_>) -> Response,
+    F: Fn(&Request<'_>) -> R,
+    R: Into<Response>,
 {
     let Taken { head, text, receipt, gathered, hold } = taken;
-    let (http_11, persistent) = (head.http_11, head.persistent);
+    let (http_11, persistent, may_upgrade) = (head.http_11, head.persistent, head.upgrade);
     let head_only = head.method == Method::HEAD;
     connection.describe_in_parts(&[head.method.as_str(), " ", head.uri.path()]);
     let incoming = Incoming::new(connection.reborrow(), receipt, limits, gathered, hold)
         .expect_continue(head.expects_continue);
     let request = Request::new(head, text, incoming);
-    let response = catch_unwind(AssertUnwindSafe(|| function(&request)));
+    let response = catch_unwind(AssertUnwindSafe(|| function(&request).into()));
     let (at_next, failure) = request.finish();
     let response = match (response, failure) {
         (Err(panic), failure) => {
@@ -45,16 +47,22 @@ where
             resume_unwind(panic)
         }
         (Ok(_), Some(status)) => return refuse(connection, status, head_only),
-        (Ok(response), None) => response,
+        (Ok(response), None) => response.or_upgrade_required(may_upgrade && at_next),
     };
     if !at_next {
         connection.expect_more();
     }
     let may_keep = persistent && at_next && !connection.draining();
-    let keep = may_keep && !response.wants_close() && !response.ends_by_closing(http_11);
+    let ends = response.wants_close() || response.ends_by_closing(http_11);
+    let keep = response.is_upgrade() || (may_keep && !ends);
     match response.send(connection, How { http_11, head_only, keep })? {
-        Some(rest) => go_on(connection, progress, Box::new(Reply { rest, keep })),
-        None => Ok(next(connection, keep)),
+        Rest::Nothing => Ok(next(connection, keep)),
+        Rest::Body(rest) => go_on(connection, progress, Box::new(Reply { rest, keep })),
+        Rest::Upgrade(mut upgrade) => {
+            let next = upgrade.ready(connection)?;
+            progress.is_upgraded(Box::new(Upgraded(upgrade)));
+            Ok(next)
+        }
     }
 }
 
@@ -90,7 +98,7 @@ pub(super) fn refuse(
     if status != StatusCode::INTERNAL_SERVER_ERROR {
         connection.context().counters.malformed.count();
     }
-    Response::error(status).send(connection, How { http_11: true, head_only, keep: false })?;
+    Response::from(status).send(connection, How { http_11: true, head_only, keep: false })?;
     Ok(Next::Close)
 }
 

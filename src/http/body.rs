@@ -1,12 +1,16 @@
 //! The body of a request as the function sees it: something to read. It does not know how it comes.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::RefCell,
     fmt,
-    io::{self, Read},
+    io::{self, Cursor, Read},
 };
 
-use super::incoming::Incoming;
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::{incoming::Incoming, made::Made};
+use crate::session::connection::Connection;
 
 /// The body of a request, read as it comes: `&Body` is a [`Read`].
 ///
@@ -18,21 +22,65 @@ use super::incoming::Incoming;
 /// [`Http::body_timeout`](super::Http::body_timeout). One that is not gets 408, one that breaks off or
 /// is malformed 400, one that grows too large 413. Reading gives an error then, the client's answer is
 /// decided whatever the handler answers, and the connection is closed.
-pub struct Body<'a>(RefCell<Incoming<'a>>);
+///
+/// ```
+/// use std::io;
+/// use overfall::http::{Request, Response};
+///
+/// /// Counts the bytes of an upload of any length, which are never all in memory.
+/// fn count(request: &Request<'_>) -> io::Result<Response> {
+///     let length = io::copy(&mut request.body(), &mut io::sink())?;
+///     Ok(Response::text(format!("{length} bytes\n")))
+/// }
+///
+/// let response = count(&Request::builder().method("POST").body("four")).unwrap();
+/// assert_eq!(response.body(), Some(&b"4 bytes\n"[..]));
+/// ```
+pub struct Body<'a>(RefCell<Source<'a>>);
+
+enum Source<'a> {
+    Client(Incoming<'a>),
+    /// It was made without a client.
+    Made(Cursor<Bytes>, Made),
+}
 
 impl<'a> Body<'a> {
     pub(super) fn new(incoming: Incoming<'a>) -> Self {
-        Self(RefCell::new(incoming))
+        Self(RefCell::new(Source::Client(incoming)))
     }
 
-    pub(super) fn incoming(&self) -> RefMut<'_, Incoming<'a>> {
-        self.0.borrow_mut()
+    pub(super) fn made(bytes: Bytes, made: Made) -> Self {
+        Self(RefCell::new(Source::Made(Cursor::new(bytes), made)))
+    }
+
+    /// Asks the connection that it comes over, or what stands for that.
+    pub(super) fn ask<T>(
+        &self,
+        connection: impl FnOnce(&Connection<'_>) -> T,
+        made: impl FnOnce(&Made) -> T,
+    ) -> T {
+        match &*self.0.borrow() {
+            Source::Client(incoming) => connection(incoming.connection()),
+            Source::Made(_, stand_in) => made(stand_in),
+        }
+    }
+
+    /// Passes over what was not read. Whether the next request is what follows, and what the client is to be
+    /// told whatever the answer.
+    pub(super) fn finish(self) -> (bool, Option<StatusCode>) {
+        match self.0.into_inner() {
+            Source::Client(mut incoming) => (incoming.finish(), incoming.failure()),
+            Source::Made(..) => (true, None),
+        }
     }
 }
 
 impl Read for &Body<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.incoming().read(buffer)
+        match &mut *self.0.borrow_mut() {
+            Source::Client(incoming) => incoming.read(buffer),
+            Source::Made(bytes, _) => bytes.read(buffer),
+        }
     }
 }
 

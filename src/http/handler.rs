@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::{
     answer::{answer, go_on, refuse, refuse_busy},
@@ -39,14 +39,14 @@ pub struct Http<F> {
     gathered: Arc<AtomicUsize>,
 }
 
-impl<F> Http<F>
+impl<F, R> Http<F>
 where
-    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     /// With the defaults: bodies of up to 64 MiB within a minute, and 503 for the refused.
     pub fn new(function: F) -> Self {
-        let busy = Response::error(StatusCode::SERVICE_UNAVAILABLE)
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let busy = Response::from(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "1");
         let body_limits = BodyLimits { bytes: 64 * 1024 * 1024, time: Duration::from_secs(60) };
         Self {
             function,
@@ -86,9 +86,10 @@ impl<F> fmt::Debug for Http<F> {
     }
 }
 
-impl<F> Handler for Http<F>
+impl<F, R> Handler for Http<F>
 where
-    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     type State = Progress;
 
@@ -114,6 +115,11 @@ where
             },
             Stage::Body(body) => self.gather_body(connection, progress, *body),
             Stage::Reply(reply) => go_on(connection, progress, reply),
+            Stage::Upgraded(mut upgraded) => {
+                let next = upgraded.0.ready(connection)?;
+                progress.is_upgraded(upgraded);
+                Ok(next)
+            }
         }
     }
 
@@ -125,6 +131,11 @@ where
                 refuse_busy(connection, &self.refused_with(), head_only)
             }
             Stage::Body(body) => refuse(connection, StatusCode::REQUEST_TIMEOUT, body.asks_for_head()),
+            Stage::Upgraded(mut upgraded) => {
+                let next = upgraded.0.expired(connection)?;
+                progress.is_upgraded(upgraded);
+                Ok(next)
+            }
             // Nothing has come, or nothing that means anything.
             Stage::Request if empty_lines(connection.input()) == connection.input().len() => Ok(Next::Close),
             Stage::Request | Stage::Reply(_) => {
@@ -139,9 +150,10 @@ where
     }
 }
 
-impl<F> Http<F>
+impl<F, R> Http<F>
 where
-    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     fn refused_with(&self) -> Cow<'static, [u8]> {
         let reply = self.busy_reply.get();

@@ -1,10 +1,10 @@
 //! HTTP/1.1 for handlers: a request in, a response out.
 //!
 //! ```no_run
-//! use overfall::{Server, http::{self, Request, Response}};
+//! use overfall::{Server, http::{self, Response}};
 //!
 //! let server = Server::builder().bind("127.0.0.1:8888");
-//! let handle = http::serve(server, |request: &Request| {
+//! let handle = http::serve(server, |request| {
 //!     Response::text(format!("Hello, {}!", request.uri().path()))
 //! })?;
 //! handle.join()?;
@@ -36,34 +36,48 @@ mod answer;
 pub(crate) mod arrival;
 mod body;
 pub(crate) mod codec;
+mod delivery;
+mod failure;
+#[cfg(feature = "files")]
+mod files;
 pub(crate) mod gathered;
 mod handler;
 mod incoming;
+#[cfg(feature = "json")]
+mod json;
 pub(crate) mod large;
+mod made;
 pub(crate) mod progress;
 pub(crate) mod receipt;
 mod request;
 mod response;
 mod sending;
 pub(crate) mod taken;
+mod upgrade;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-pub use self::{body::Body, handler::Http, progress::Progress, request::Request, response::Response};
+#[cfg(feature = "files")]
+pub use self::files::Files;
+pub use self::{
+    body::Body, failure::Failure, handler::Http, made::RequestBuilder, progress::Progress, request::Request,
+    response::Response,
+};
 use crate::{
     error::Result,
     server::{Builder, Handle},
 };
 
-/// Starts the server with a function from request to response; [`Http`] is the handler that it
+/// Starts the server with a function from a request to what becomes a response; [`Http`] is the handler that it
 /// runs on.
 ///
 /// # Errors
 ///
-/// Those of [`Builder::serve`].
-pub fn serve<F>(server: Builder, function: F) -> Result<Handle>
+/// Those of [`Builder::serve_handler`].
+pub fn serve<F, R>(server: Builder, function: F) -> Result<Handle>
 where
-    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     server.serve_handler(Http::new(function))
 }

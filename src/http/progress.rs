@@ -3,7 +3,7 @@
 
 use std::{fmt, mem};
 
-use super::{codec::head::empty_lines, large::PartialBody, sending::Sending};
+use super::{codec::head::empty_lines, large::PartialBody, sending::Sending, upgrade::Upgrade};
 use crate::session::{connection::Connection, holds::HoldWaiter};
 
 /// How far a connection has come with its present request.
@@ -31,7 +31,12 @@ pub(super) enum Stage {
     Body(Box<PartialBody>),
     /// The response is under way.
     Reply(Box<Reply>),
+    /// Another protocol is spoken.
+    Upgraded(Box<Upgraded>),
 }
+
+/// Who speaks another protocol. (A box of its own, so that no other connection has to bear the second word.)
+pub(super) struct Upgraded(pub(super) Box<dyn Upgrade>);
 
 /// A response that is under way.
 pub(super) struct Reply {
@@ -64,6 +69,11 @@ impl Progress {
     /// More of its response has to be sent.
     pub(super) fn replies(&mut self, reply: Box<Reply>) {
         self.stage = Stage::Reply(reply);
+    }
+
+    /// The connection is another handler's from now on.
+    pub(super) fn is_upgraded(&mut self, upgraded: Box<Upgraded>) {
+        self.stage = Stage::Upgraded(upgraded);
     }
 
     /// How much of the input is to be passed over. Empty lines before a request are (RFC 9112, section
@@ -116,6 +126,12 @@ fn short(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("keep", &self.keep).finish_non_exhaustive()
@@ -151,6 +167,7 @@ mod tests {
             Stage::Held(_) => "held",
             Stage::Body(_) => "body",
             Stage::Reply(_) => "reply",
+            Stage::Upgraded(_) => "upgraded",
         }
     }
 

@@ -1,10 +1,6 @@
-//! The response that a function gives, and how its head is made. It does not know the request, nor
-//! whether the connection is kept: it is told.
+//! The response that a function gives. It knows neither the request nor how it is sent.
 
-use std::{
-    fmt,
-    io::{self, Read, Write},
-};
+use std::{fmt, io::Read};
 
 use bytes::Bytes;
 use http::{
@@ -13,13 +9,10 @@ use http::{
 };
 
 use super::{
-    codec::{framing::Framing, write},
     sending::Sending,
+    upgrade::{Upgrade, upgrade},
 };
-use crate::session::connection::Connection;
-
-/// A body up to this size is sent together with its head.
-const SMALL: usize = 64 * 1024;
+use crate::session::handler::Handler;
 
 /// What a request is answered with.
 ///
@@ -28,39 +21,66 @@ const SMALL: usize = 64 * 1024;
 /// What a function answers can be looked at without a server:
 ///
 /// ```
-/// use overfall::http::{Response, StatusCode, header};
+/// use overfall::http::{Response, StatusCode};
 ///
-/// let response = Response::text("no such item\n").status(StatusCode::NOT_FOUND);
+/// let response = Response::text("no such item\n").status(StatusCode::NOT_FOUND).header("x-id", 5);
 /// assert_eq!(response.status_code(), 404);
 /// assert_eq!(response.body(), Some(&b"no such item\n"[..]));
-/// let (name, value) = response.headers().next().unwrap();
-/// assert_eq!((name, value.to_str().unwrap()), (&header::CONTENT_TYPE, "text/plain; charset=utf-8"));
+/// assert_eq!(response.header_value("Content-Type"), Some("text/plain; charset=utf-8"));
+/// assert_eq!(response.headers().count(), 2);
 /// assert_eq!(Response::stream(std::io::empty()).body(), None);
 /// ```
+///
+/// A function may answer with whatever becomes a response: a text, a status, a status with either of them, and
+/// a `Result` of two such things, so that errors are passed on by `?`, as [`Failure`](super::Failure) or as a
+/// type of one's own for which there is a `From`:
+///
+/// ```
+/// use overfall::http::{Request, Response, StatusCode};
+///
+/// enum Problem {
+///     Missing(String),
+/// }
+///
+/// impl From<Problem> for Response {
+///     fn from(Problem::Missing(what): Problem) -> Self {
+///         (StatusCode::NOT_FOUND, format!("there is no {what}\n")).into()
+///     }
+/// }
+///
+/// fn answer(request: &Request<'_>) -> Result<String, Problem> {
+///     let what = request.uri().path();
+///     if what == "/" { Ok("Hello!\n".to_owned()) } else { Err(Problem::Missing(what.to_owned())) }
+/// }
+///
+/// let response = Response::from(answer(&Request::builder().uri("/a").body("")));
+/// assert_eq!((response.status_code(), response.body()), (StatusCode::NOT_FOUND, Some(&b"there is no /a\n"[..])));
+/// ```
 pub struct Response {
-    status: StatusCode,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    body: Body,
-    close: bool,
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Body,
+    pub(super) close: bool,
     /// What `Connection` lists beside that.
-    options: Vec<u8>,
+    pub(super) options: Vec<u8>,
 }
 
-enum Body {
-    Sized(Bytes),
-    Streamed(Box<dyn Read + Send>),
+pub(super) enum Body {
+    Bytes(Bytes),
+    /// It is read, or has to be waited for, and its length may be known.
+    Later(Option<u64>, Sending),
+    /// There is none: the connection goes on with another protocol.
+    Upgrade(Box<dyn Upgrade>),
 }
 
 impl Response {
     /// A response with this body and the status 200.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self {
-            status: StatusCode::OK,
-            headers: Vec::new(),
-            body: Body::Sized(body.into()),
-            close: false,
-            options: Vec::new(),
-        }
+        Self::with(Body::Bytes(body.into()))
+    }
+
+    pub(super) fn with(body: Body) -> Self {
+        Self { status: StatusCode::OK, headers: Vec::new(), body, close: false, options: Vec::new() }
     }
 
     /// A response with this text as its body, as `text/plain` in UTF-8, and the status 200.
@@ -69,26 +89,154 @@ impl Response {
         Self { headers: vec![(CONTENT_TYPE, plain)], ..Self::new(body) }
     }
 
+    /// A response with this value as JSON. Where it cannot be written as such, which the log tells, it is 500.
+    ///
+    /// ```
+    /// use overfall::http::Response;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Item {
+    ///     id: u32,
+    /// }
+    ///
+    /// assert_eq!(Response::json(&Item { id: 5 }).body(), Some(&br#"{"id":5}"#[..]));
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json(value: &(impl serde::Serialize + ?Sized)) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(text) => Self::new(text).header(CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be written as JSON");
+                StatusCode::INTERNAL_SERVER_ERROR.into()
+            }
+        }
+    }
+
     /// A response whose body is read from `body` as its client takes it, in chunks; a client of
     /// HTTP/1.0 gets it as it is, until the connection is closed. A client that takes it slowly
     /// costs no worker, but a `read` that blocks does. If it fails, the connection is closed in
     /// a way that the client can tell from the end of the body.
     pub fn stream(body: impl Read + Send + 'static) -> Self {
-        Self { body: Body::Streamed(Box::new(body)), ..Self::new(Bytes::new()) }
+        Self::with(Body::Later(None, Sending::stream(Box::new(body))))
     }
 
-    /// Changes the status. One that is informational cannot be the answer and becomes 500.
+    /// As [`stream`](Self::stream), where the length is known: so many bytes are read, and the client is told
+    /// beforehand. Where there are fewer, the connection is closed.
+    ///
+    /// ```
+    /// use overfall::http::Response;
+    ///
+    /// Response::sized(5, &b"Hello, world!"[..]); // Hello
+    /// ```
+    pub fn sized(length: u64, body: impl Read + Send + 'static) -> Self {
+        Self::with(Body::Later(Some(length), Sending::stream(Box::new(body.take(length)))))
+    }
+
+    /// Has the connection go on with another protocol: 101, and then it is this handler's, with its state and
+    /// its timeouts, parked while nothing comes. Pipelined input is the handler's too. Where the client did not
+    /// ask for this protocol, or over HTTP/1.0, it is told 426 instead.
+    ///
+    /// A WebSocket with the crate `tungstenite`, which sends back what comes:
+    ///
+    /// ```
+    /// use std::io;
+    /// use overfall::{Connection, Handler, Next, http::{Request, Response, StatusCode}};
+    /// use tungstenite::{
+    ///     Error, Message, handshake::derive_accept_key,
+    ///     protocol::{Role, WebSocketConfig, WebSocketContext},
+    /// };
+    ///
+    /// struct Echo;
+    ///
+    /// impl Handler for Echo {
+    ///     type State = WebSocketContext;
+    ///
+    ///     fn open(&self, _: &mut Connection<'_>) -> io::Result<WebSocketContext> {
+    ///         // Its buffer is all that an idle client costs beside its slot.
+    ///         let config = WebSocketConfig::default().read_buffer_size(4096).max_message_size(Some(1 << 20));
+    ///         Ok(WebSocketContext::new(Role::Server, Some(config)))
+    ///     }
+    ///
+    ///     fn ready(&self, c: &mut Connection<'_>, socket: &mut WebSocketContext) -> io::Result<Next> {
+    ///         let mut stream = c.nonblocking();
+    ///         loop {
+    ///             let echoed = socket.read(&mut stream).and_then(|message| match message {
+    ///                 Message::Text(_) | Message::Binary(_) => socket.write(&mut stream, message),
+    ///                 _ => Ok(()), // A ping or a close, whose answer is sent with whatever is next.
+    ///             });
+    ///             match echoed.and_then(|()| socket.flush(&mut stream)) {
+    ///                 Ok(()) => {}
+    ///                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+    ///                     return Ok(Next::Park);
+    ///                 }
+    ///                 Err(_) => return Ok(Next::Close),
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn answer(request: &Request<'_>) -> Result<Response, StatusCode> {
+    ///     let key = request.header("sec-websocket-key").ok_or(StatusCode::BAD_REQUEST)?;
+    ///     let accept = derive_accept_key(key.as_bytes());
+    ///     Ok(Response::upgrade("websocket", Echo).header("Sec-WebSocket-Accept", accept))
+    /// }
+    /// # let server = overfall::Server::builder().bind("127.0.0.1:0");
+    /// # let handle = overfall::http::serve(server, answer)?;
+    /// # let stream = std::net::TcpStream::connect(handle.local_addr())?;
+    /// # let (mut client, _) = tungstenite::client("ws://localhost/", stream)?;
+    /// # for message in [Message::text("hello"), Message::binary(vec![7; 300_000])] {
+    /// #     client.send(Message::Ping("a".into()))?;
+    /// #     client.send(message.clone())?;
+    /// #     assert_eq!(client.read()?, Message::Pong("a".into()));
+    /// #     assert_eq!(client.read()?, message);
+    /// # }
+    /// # client.close(None)?;
+    /// # while client.read().is_ok() {}
+    /// # handle.shutdown();
+    /// # handle.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn upgrade(protocol: &'static str, handler: impl Handler) -> Self {
+        let response = Self::with(Body::Upgrade(upgrade(handler)));
+        Self { status: StatusCode::SWITCHING_PROTOCOLS, ..response }.header(UPGRADE, protocol)
+    }
+
+    /// Changes the status. One that is informational cannot be the answer and becomes 500; that of an
+    /// [`upgrade`](Self::upgrade) stays.
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
-        self.status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        if !matches!(self.body, Body::Upgrade(_)) {
+            self.status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        }
         self
     }
 
     /// Adds a header field. Of those that are the server's to send, the options in `Connection` are kept,
     /// of which `close` closes, and the others are left out. With `Upgrade` goes `Connection: upgrade`
     /// (RFC 9110, section 7.8).
+    ///
+    /// Where this can be no field (a line feed in the value would be the beginning of another), the response
+    /// becomes 500, and the log says why.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn header(
+        self,
+        name: impl TryInto<HeaderName, Error: fmt::Display>,
+        value: impl TryInto<HeaderValue, Error: fmt::Display>,
+    ) -> Self {
+        let field = name.try_into().map_err(|error| error.to_string()).and_then(|name| {
+            let value = value.try_into().map_err(|error| format!("{error} for {name}"))?;
+            Ok((name, value))
+        });
+        match field {
+            Ok((name, value)) => self.with_field(name, value),
+            Err(error) => {
+                tracing::error!(error, "an answer has a header field that can be none");
+                StatusCode::INTERNAL_SERVER_ERROR.into()
+            }
+        }
+    }
+
+    fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
         match name {
             CONNECTION => {
                 value.as_bytes().split(|&byte| byte == b',').for_each(|option| self.add_option(option))
@@ -114,11 +262,17 @@ impl Response {
         self.headers.iter().map(|(name, value)| (name, value))
     }
 
-    /// The body; none where it is streamed.
+    /// The value of the header field of this name that was added first; none where it is not all visible ASCII.
+    pub fn header_value(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers().find(|(known, _)| known.as_str().eq_ignore_ascii_case(name))?;
+        value.to_str().ok()
+    }
+
+    /// The body; none where it is not in memory.
     pub fn body(&self) -> Option<&[u8]> {
         match &self.body {
-            Body::Sized(bytes) => Some(bytes),
-            Body::Streamed(_) => None,
+            Body::Bytes(bytes) => Some(bytes),
+            Body::Later(..) | Body::Upgrade(_) => None,
         }
     }
 
@@ -136,93 +290,53 @@ impl Response {
             self.options.extend_from_slice(option);
         }
     }
+}
 
-    /// The status with its name as the text, for errors.
-    pub(super) fn error(status: StatusCode) -> Self {
+/// The status with its name as the text where it says that something went wrong; else without a body.
+impl From<StatusCode> for Response {
+    fn from(status: StatusCode) -> Self {
+        if !(status.is_client_error() || status.is_server_error()) {
+            return Self::new("").status(status);
+        }
         let reason = status.canonical_reason().unwrap_or("Error");
         Self::text(format!("{} {reason}\n", status.as_str())).status(status)
     }
+}
 
-    pub(super) fn wants_close(&self) -> bool {
-        self.close
-    }
-
-    /// Writes the head, and the body where that is small, and gives what is still to be sent.
-    pub(super) fn send(self, connection: &mut Connection<'_>, how: How) -> io::Result<Option<Sending>> {
-        let bodiless = how.head_only || self.is_bodiless() || self.status == StatusCode::NOT_MODIFIED;
-        let small = match &self.body {
-            Body::Sized(bytes) if !bodiless && bytes.len() <= SMALL => &bytes[..],
-            _ => &[],
-        };
-        let mut out = Vec::with_capacity(256 + small.len());
-        self.write_head(&mut out, &how, true);
-        out.extend_from_slice(small);
-        connection.write_all(&out)?;
-        connection.context().counters.count_answer(self.status.as_u16());
-        Ok(match self.body {
-            _ if bodiless => None,
-            Body::Sized(bytes) if bytes.len() <= SMALL => None,
-            Body::Sized(bytes) => Some(Sending::Bytes(bytes)),
-            Body::Streamed(reader) => Some(Sending::Stream { reader, chunked: how.http_11 }),
-        })
-    }
-
-    /// As bytes, to be sent at any time to a connection that is closed after it.
-    pub(super) fn to_vec(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.write_head(&mut out, &How { http_11: true, head_only: false, keep: false }, false);
-        if let Body::Sized(bytes) = &self.body {
-            out.extend_from_slice(bytes);
-        }
-        out
-    }
-
-    fn write_head(&self, out: &mut Vec<u8>, how: &How, dated: bool) {
-        write::status_line(out, self.status);
-        for (name, value) in &self.headers {
-            write::field(out, name, value.as_bytes());
-        }
-        if dated {
-            write::date(out);
-        }
-        write::framing(out, self.framing(how.http_11));
-        write::connection(out, how.keep, how.http_11, &self.options);
-        write::end(out);
-    }
-
-    /// What its head says of the end of its body (RFC 9110, sections 8.6 and 15.3.6).
-    fn framing(&self, http_11: bool) -> Option<Framing> {
-        match &self.body {
-            _ if self.status == StatusCode::NO_CONTENT => None,
-            _ if self.status == StatusCode::RESET_CONTENT => Some(Framing::Empty),
-            Body::Sized(bytes) if bytes.is_empty() && self.status == StatusCode::NOT_MODIFIED => None,
-            Body::Sized(bytes) => Some(Framing::Length(bytes.len() as u64)),
-            Body::Streamed(_) if http_11 => Some(Framing::Chunked),
-            Body::Streamed(_) => None,
-        }
-    }
-
-    /// Whether its status says that it has no content.
-    fn is_bodiless(&self) -> bool {
-        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
-    }
-
-    /// Whether its end is told by closing the connection alone.
-    pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
-        !http_11 && matches!(self.body, Body::Streamed(_)) && !self.is_bodiless()
+/// A text.
+impl From<&'static str> for Response {
+    fn from(text: &'static str) -> Self {
+        Self::text(text)
     }
 }
 
-/// How a response is to be sent.
-pub(super) struct How {
-    pub(super) http_11: bool,
-    pub(super) head_only: bool,
-    /// Another request may follow.
-    pub(super) keep: bool,
+/// A text.
+impl From<String> for Response {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+/// Something with another status.
+impl<R: Into<Self>> From<(StatusCode, R)> for Response {
+    fn from((status, response): (StatusCode, R)) -> Self {
+        response.into().status(status)
+    }
+}
+
+/// What went well or what went wrong.
+impl<R: Into<Self>, E: Into<Self>> From<Result<R, E>> for Response {
+    fn from(result: Result<R, E>) -> Self {
+        result.map_or_else(Into::into, Into::into)
+    }
 }
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("body", &self.body().map(<[u8]>::len))
+            .finish_non_exhaustive()
     }
 }

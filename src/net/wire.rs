@@ -1,7 +1,11 @@
 //! A socket and what is known about its two directions. It knows neither handlers nor whose it is.
 
+#[cfg(feature = "files")]
+use std::fs::File;
 use std::{mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+#[cfg(feature = "files")]
+use rustix::fs::sendfile;
 use rustix::{
     event::epoll::EventFlags,
     io::Errno,
@@ -282,6 +286,33 @@ impl Wire {
                 Err(error)
             }
         }
+    }
+
+    /// Sends so much of a file, from there on, as the socket takes, without a copy (`sendfile(2)`); none where
+    /// it takes no more now.
+    #[cfg(feature = "files")]
+    pub(crate) fn send_file(
+        &mut self,
+        file: &File,
+        offset: &mut u64,
+        most: usize,
+    ) -> rustix::io::Result<Option<usize>> {
+        self.blocked = !self.output.is_empty();
+        while !self.blocked {
+            match sendfile(&self.socket, file, Some(&mut *offset), most) {
+                Ok(sent) => {
+                    self.moved |= sent > 0;
+                    return Ok(Some(sent));
+                }
+                Err(Errno::AGAIN) => self.blocked = true,
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    self.failed = true;
+                    return Err(errno);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Sends as much of the kept output as the socket takes; whether that was all.

@@ -190,9 +190,10 @@ impl<H: Handler> Threads<H> {
     fn serve(&self, mut session: Session<H::State>) {
         let service = &self.service;
         self.counters().waits.record(0, session.since().elapsed(), 1);
-        let mut input = Input::new();
+        let (mut input, mut came) = (Input::new(), session.since());
         loop {
-            let ran = service.run(&mut session, &mut input, &mut Alone);
+            let mut alone = Alone { came, tolerance: service.context.patience.get() };
+            let ran = service.run(&mut session, &mut input, &mut alone);
             if ran.outcome == Outcome::Close {
                 break;
             }
@@ -202,7 +203,10 @@ impl<H: Handler> Threads<H> {
             // Once it is known that the server drains, its bell is of no more interest.
             let fds = if self.is_draining() { &mut fds[..1] } else { &mut fds[..] };
             match poll_until(fds, Some(session.deadline(&service.context.timeouts))) {
-                Ok(true) => session.wire.look_again(),
+                Ok(true) => {
+                    came = Instant::now();
+                    session.wire.look_again();
+                }
                 Ok(false) if service.expire(&mut session) => {}
                 Ok(false) | Err(_) => break,
             }
@@ -247,7 +251,11 @@ impl<H: Handler> Inside for Threads<H> {
 }
 
 /// A thread has but one session, which is never woken: there is no line to wait in.
-struct Alone;
+struct Alone {
+    /// When its thread last heard of something.
+    came: Instant,
+    tolerance: Duration,
+}
 
 impl Host for Alone {
     fn others_wait(&mut self) -> bool {
@@ -267,6 +275,14 @@ impl Host for Alone {
     }
 
     fn client_is(&self, _: SocketAddr) {}
+
+    fn came(&self) -> Instant {
+        self.came
+    }
+
+    fn tolerance(&self) -> Duration {
+        self.tolerance
+    }
 
     fn lodge(&self, _: &Arc<OwnedFd>) -> Option<Lodging> {
         None

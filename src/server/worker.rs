@@ -41,7 +41,8 @@ pub(super) fn run<H: Handler>(pool: &Pool<H>, index: usize, alive: Counted) {
     let _alive = Alive { pool, running, counted: Some(alive) };
     let (input, turns, now) = (Input::new(), Turns::default(), Instant::now());
     running.started(now);
-    let mut worker = Worker { pool, index, running, input, held: None, waited: None, turns, now };
+    let mut worker =
+        Worker { pool, index, running, input, held: None, waited: None, wait: Duration::ZERO, turns, now };
     while let Some(session) = worker.next() {
         worker.attend(session);
     }
@@ -77,6 +78,8 @@ struct Worker<'a, H: Handler> {
     held: Option<Event>,
     /// How long the session at hand, which was kept, has waited at most if it has asked for something.
     waited: Option<Duration>,
+    /// How long the client of the session at hand has waited for its turn, at most.
+    wait: Duration,
     turns: Turns,
     /// The time when it last looked at the clock, which is when it last began to have something to
     /// do or was done with something.
@@ -155,12 +158,13 @@ impl<H: Handler> Worker<'_, H> {
             ready.poller.announce_rest();
         }
         let session = pool.parked.take(event)?;
-        self.waited = None;
+        (self.waited, self.wait) = (None, Duration::ZERO);
         if !session.asks() {
             return Some(session);
         }
         // It may have come at any time since.
         let wait = self.now.saturating_duration_since(ready.after(&event));
+        self.wait = wait;
         match pool.gate.take(Kind::Kept, Wait::AtMost(wait), self.now, pool.queue.len()) {
             Take::Ask if session.wire.has_unread_input() => {
                 let info = TcpInfo::of(&session.wire.socket);
@@ -168,7 +172,7 @@ impl<H: Handler> Worker<'_, H> {
                     ready.had_come(came);
                 }
                 let (session, wait) = self.sift(session, Kind::Kept, Duration::ZERO, info)?;
-                self.waited = wait;
+                (self.waited, self.wait) = (wait, wait.unwrap_or_default());
                 Some(session)
             }
             Take::Serve => {
@@ -210,10 +214,12 @@ impl<H: Handler> Worker<'_, H> {
             Take::Ask => {
                 let info = TcpInfo::of(&session.wire.socket);
                 let (session, wait) = self.sift(session, Kind::Newcomer, wait, info)?;
+                self.wait = wait.unwrap_or_default();
                 self.note_wait(wait);
                 Some(session)
             }
             Take::Serve | Take::Shed => {
+                self.wait = wait;
                 self.note_wait(Some(wait));
                 Some(session)
             }
@@ -290,7 +296,8 @@ impl<H: Handler> Worker<'_, H> {
         let (mut any_answered, mut spent) = (false, Duration::ZERO);
         loop {
             self.running.activity.begin_call(self.now);
-            let mut host = WorkersHost { pool, running: self.running, held: &mut self.held };
+            let came = self.now.checked_sub(self.wait).unwrap_or(self.now);
+            let mut host = WorkersHost { pool, running: self.running, held: &mut self.held, came };
             let Ran { outcome, answered, waited, consumed } =
                 pool.service.run(&mut session, &mut self.input, &mut host);
             let began = mem::replace(&mut self.now, Instant::now());
@@ -313,7 +320,7 @@ impl<H: Handler> Worker<'_, H> {
                 Parking::Parked => return (None, any_answered, spent),
                 Parking::Returned(returned) => {
                     // What has come meanwhile came after the call had begun.
-                    self.waited = Some(took);
+                    (self.waited, self.wait) = (Some(took), took);
                     session = returned;
                 }
                 Parking::Failed(session, error) => {
@@ -353,6 +360,8 @@ struct WorkersHost<'a, H: Handler> {
     pool: &'a Pool<H>,
     running: &'a Running,
     held: &'a mut Option<Event>,
+    /// When what it is run for came, or earlier.
+    came: Instant,
 }
 
 impl<H: Handler> Host for WorkersHost<'_, H> {
@@ -374,6 +383,14 @@ impl<H: Handler> Host for WorkersHost<'_, H> {
 
     fn client_is(&self, client: SocketAddr) {
         self.running.client_is(client);
+    }
+
+    fn came(&self) -> Instant {
+        self.came
+    }
+
+    fn tolerance(&self) -> Duration {
+        self.pool.gate.tolerance()
     }
 
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging> {

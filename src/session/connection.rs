@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     os::fd::OwnedFd,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{event::PollFlags, io::Errno, net};
@@ -104,6 +104,17 @@ impl<'a> Connection<'a> {
     /// When this call's waiting ends: `io_timeout` after it was first asked for, or first waited.
     pub fn deadline(&mut self) -> Instant {
         *self.deadline.get_or_insert_with(|| Instant::now() + self.context.timeouts.io.get())
+    }
+
+    /// How long the client has been waiting for what this call is for, at most: in the kernel's queues, in
+    /// line for a worker, and since the call began.
+    pub fn waited(&self) -> Duration {
+        self.host.came().elapsed()
+    }
+
+    /// When the client is taken to give up.
+    pub(crate) fn gives_up(&self) -> Instant {
+        self.host.came() + self.host.tolerance()
     }
 
     /// Whether the client's socket has taken all that was written. While it has not, a handler that
@@ -242,6 +253,25 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Sends so much of a file, from there on, as the socket takes at once; none where it takes no more.
+    #[cfg(feature = "files")]
+    pub(crate) fn send_file(
+        &mut self,
+        file: &std::fs::File,
+        offset: &mut u64,
+        most: usize,
+    ) -> io::Result<Option<usize>> {
+        self.sides.call.wrote = true;
+        Ok(self.sides.wire.send_file(file, offset, most)?)
+    }
+
+    /// The connection as a non-blocking stream, for libraries that are fed by one: reading gives
+    /// [`io::ErrorKind::WouldBlock`] where nothing has come, upon which a handler answers
+    /// [`Next::Park`](crate::Next::Park), and so does writing where 256 KiB are kept already.
+    pub fn nonblocking(&mut self) -> impl Read + Write + use<'_, 'a> {
+        NonBlocking(self)
+    }
+
     /// The client's address, which is known even after it has reset the connection. Behind a proxy that says
     /// so in a PROXY line it is that of the proxy's client.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
@@ -263,6 +293,18 @@ impl<'a> Connection<'a> {
     /// Whether the connection is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.sides.wire.is_encrypted()
+    }
+
+    /// Sends what the socket takes, or keeps what there is room for; how much that was.
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sides.call.wrote = true;
+        if self.sides.wire.flush()? {
+            let sent = self.sides.wire.send(bytes)?;
+            if sent > 0 {
+                return Ok(sent);
+            }
+        }
+        Ok(self.sides.wire.keep(bytes))
     }
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {
@@ -306,17 +348,10 @@ impl Read for Connection<'_> {
 
 impl Write for Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sides.call.wrote = true;
         loop {
-            if self.sides.wire.flush()? {
-                let sent = self.sides.wire.send(bytes)?;
-                if sent > 0 || bytes.is_empty() {
-                    return Ok(sent);
-                }
-            }
-            let kept = self.sides.wire.keep(bytes);
-            if kept > 0 {
-                return Ok(kept);
+            let written = self.write_at_once(bytes)?;
+            if written > 0 || bytes.is_empty() {
+                return Ok(written);
             }
             self.wait(PollFlags::OUT)?;
         }
@@ -328,6 +363,33 @@ impl Write for Connection<'_> {
         while !self.sides.wire.flush()? {
             self.wait(PollFlags::OUT)?;
         }
+        Ok(())
+    }
+}
+
+struct NonBlocking<'a, 'b>(&'a mut Connection<'b>);
+
+impl Read for NonBlocking<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self(connection) = self;
+        if connection.input().is_empty() && connection.fill()? == 0 && !connection.ended() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        connection.read(buffer)
+    }
+}
+
+impl Write for NonBlocking<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Self(connection) = self;
+        match connection.write_at_once(bytes)? {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            written => Ok(written),
+        }
+    }
+
+    /// What was written is sent without it, while the connection is parked.
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

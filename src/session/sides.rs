@@ -1,7 +1,12 @@
 //! The parts of a session that its handler works with, and what it may ask of whoever runs it. It knows
 //! no handler.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{activity::Activity, farewell::Farewell, joint::Joint};
 use crate::net::{key::Key, lodging::Lodging, ready::Waker, wire::Wire};
@@ -51,6 +56,12 @@ pub(crate) trait Host {
 
     /// Says who the client is, other than the socket's other end.
     fn client_is(&self, client: SocketAddr);
+
+    /// When what the call is for came, or earlier.
+    fn came(&self) -> Instant;
+
+    /// How long clients can bear to wait.
+    fn tolerance(&self) -> Duration;
 
     /// A slot for a connection that no session owns; none where there is none.
     fn lodge(&self, socket: &Arc<OwnedFd>) -> Option<Lodging>;

@@ -7,16 +7,18 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use overfall::{
     Builder, Connection, Handle, Handler, Next,
-    http::{HeaderValue, Http, Request, Response, StatusCode, header},
+    http::{Failure, HeaderValue, Http, Request, Response, StatusCode, header},
 };
 use proptest::prelude::*;
 
-use crate::support::{BRIEF, Served, all_at_once, await_that, builder, connect, exchange, rest, serve, tell};
+use crate::support::{
+    BRIEF, PATIENCE, Served, all_at_once, await_that, builder, connect, exchange, rest, serve, tell,
+};
 
 /// A reply as it came over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,8 @@ fn answer(request: &Request<'_>) -> Response {
         }
         (_, "/big") => Response::new(vec![b'x'; number()]),
         (_, "/stream") => Response::stream(io::repeat(b'y').take(number() as u64)),
+        (_, "/sized") => Response::sized(100_000, io::repeat(b'z')),
+        (_, "/short") => Response::sized(100_000, io::repeat(b'z').take(5)),
         (_, "/broken") => Response::stream(io::repeat(b'y').take(10).chain(Broken)),
         (_, "/empty") => Response::new("").status(StatusCode::NO_CONTENT),
         (_, "/unchanged") => Response::new("").status(StatusCode::NOT_MODIFIED),
@@ -146,6 +150,19 @@ impl Read for Broken {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::other("as told"))
     }
+}
+
+/// Says what is known of a request beside what its client has sent.
+fn known(request: &Request<'_>) -> Result<String, Failure> {
+    let local = request.local_addr()?;
+    let (waits, in_time) = (request.waited() < PATIENCE, request.deadline() > Instant::now());
+    Ok(format!(
+        "{} {} {} {waits} {in_time} {}",
+        request.peer_addr()?.ip(),
+        local.ip(),
+        local.port(),
+        request.is_encrypted() || request.draining()
+    ))
 }
 
 fn serve_http(builder: Builder) -> Handle {
@@ -921,4 +938,93 @@ fn the_only_worker_waits_for_no_upload() {
         let metrics = handle.metrics();
         (metrics.answers_2xx, metrics.answers_4xx, metrics.malformed) == (6, 1, 1)
     });
+}
+
+#[test]
+fn a_stream_of_known_length_says_so_beforehand_and_never_passes_for_whole() {
+    let server = serve_http(builder());
+    let stream = connect(server.local_addr());
+    for version in ["1.1", "1.0"] {
+        let fields = "Host: a\r\nConnection: keep-alive\r\n";
+        let reply = ask(&stream, &format!("GET /sized HTTP/{version}\r\n{fields}\r\n"));
+        assert_eq!(field(&reply.head, "content-length"), Some("100000"));
+        assert!(reply.body == [b'z'; 100_000] && field(&reply.head, "transfer-encoding").is_none());
+    }
+    let reply = ask(&stream, "HEAD /sized HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((field(&reply.head, "content-length"), reply.text()), (Some("100000"), String::new()));
+    tell(&stream, "GET /short HTTP/1.1\r\nHost: a\r\n\r");
+    let error = receive(&stream, false).expect_err("it breaks off");
+    assert!(matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{error}");
+}
+
+#[test]
+fn what_a_function_gives_becomes_a_response() {
+    let answer = |request: &Request<'_>| -> Result<Response, Failure> {
+        match request.uri().path() {
+            "/status" => Ok(StatusCode::IM_A_TEAPOT.into()),
+            "/both" => Ok((StatusCode::ACCEPTED, "later").into()),
+            "/error" => Err(io::Error::other("not for clients"))?,
+            "/failure" => Err(Failure::new(StatusCode::CONFLICT, "taken\n")),
+            // What a client may have a handler say.
+            "/split" => Ok(Response::text("").header("X-Name", "a\r\nX-Other: b")),
+            _ => Ok("text".into()),
+        }
+    };
+    let server = overfall::http::serve(builder(), answer).expect("it serves");
+    let stream = connect(server.local_addr());
+    for (path, status, text) in [
+        ("/", 200, "text"),
+        ("/status", 418, "418 I'm a teapot\n"),
+        ("/both", 202, "later"),
+        ("/error", 500, "500 Internal Server Error\n"),
+        ("/failure", 409, "taken\n"),
+        ("/split", 500, "500 Internal Server Error\n"),
+    ] {
+        let reply = ask(&stream, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!((reply.status, &*reply.text()), (status, text), "{path}");
+        assert!(field(&reply.head, "x-other").is_none() && field(&reply.head, "x-name").is_none());
+    }
+    assert_eq!(server.metrics().panics, 0);
+}
+
+#[test]
+fn a_function_knows_who_asks_where_and_for_how_long() {
+    for builder in [builder(), builder().workers(1)] {
+        let server = overfall::http::serve(builder, known).expect("it serves");
+        let port = server.local_addr().port();
+        let stream = connect(server.local_addr());
+        for _ in 0..2 {
+            let reply = ask(&stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(reply.text(), format!("127.0.0.1 127.0.0.1 {port} true true false"));
+        }
+    }
+    let threads = overfall::baseline::serve(builder(), overfall::baseline::Bound::None, Http::new(known));
+    let reply = ask(&connect(threads.expect("it serves").local_addr()), "GET / HTTP/1.0\r\n\r\n");
+    assert!(reply.text().ends_with("true true false"), "{}", reply.text());
+}
+
+#[test]
+fn who_has_waited_in_line_is_known_to_have_waited() {
+    let (turnstile, gate) = crate::support::turnstile();
+    let answer = move |request: &Request<'_>| {
+        if request.uri().path() == "/block" {
+            turnstile.pass();
+        }
+        (request.waited() >= BRIEF).to_string()
+    };
+    let server = overfall::http::serve(builder().workers(1), answer).expect("it serves");
+    let (first, newcomer, kept) =
+        (connect(server.local_addr()), connect(server.local_addr()), connect(server.local_addr()));
+    assert_eq!(ask(&kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").text(), "false");
+    tell(&first, "GET /block HTTP/1.1\r\nHost: a\r\n\r");
+    gate.await_blocked(1);
+    for client in [&newcomer, &kept] {
+        tell(client, "GET / HTTP/1.1\r\nHost: a\r\n\r");
+        crate::support::await_that("it has come", || crate::support::has_been_received(client));
+    }
+    std::thread::sleep(2 * BRIEF);
+    gate.open(1);
+    for client in [&first, &newcomer, &kept] {
+        assert_eq!(receive(client, false).expect("a reply").expect("a reply").text(), "true");
+    }
 }

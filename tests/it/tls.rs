@@ -27,12 +27,12 @@ use crate::{
 };
 
 /// A certificate for `localhost` and its key, in files.
-struct Identity {
+pub(crate) struct Identity {
     directory: TempDir,
 }
 
 impl Identity {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let identity = Self { directory: TempDir::new(name) };
         identity.renew();
         identity
@@ -53,12 +53,12 @@ impl Identity {
         self.directory.path().join("key.pem")
     }
 
-    fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::from_files(self.certificate(), self.key()).expect("both files")
     }
 
     /// What trusts the certificate as it is now.
-    fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).expect("a certificate")).expect("a root");
         let builder =
@@ -70,9 +70,9 @@ impl Identity {
     }
 }
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
-fn dial(config: &Arc<ClientConfig>, addr: SocketAddr) -> Client {
+pub(crate) fn dial(config: &Arc<ClientConfig>, addr: SocketAddr) -> Client {
     let name = ServerName::try_from("localhost").expect("a name");
     let client = ClientConnection::new(Arc::clone(config), name).expect("a client");
     StreamOwned::new(client, connect(addr))
