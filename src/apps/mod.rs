@@ -4,6 +4,7 @@
 mod echo;
 mod experiment;
 mod hello;
+mod program;
 mod web;
 
-pub use self::{echo::Echo, experiment::Experiment, hello::Hello, web::web};
+pub use self::{echo::Echo, experiment::Experiment, hello::Hello, program::Program, web::web};

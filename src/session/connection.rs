@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{event::PollFlags, io::Errno, net};
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+    net,
+};
 
 use super::{
     activity::At,
@@ -24,7 +28,10 @@ use crate::{
         ready::Waker,
         wire::Wire,
     },
-    sys::{peer, wait::wait_until},
+    sys::{
+        peer,
+        wait::{poll_until, wait_until},
+    },
 };
 
 /// What came of borrowing a connection.
@@ -305,6 +312,37 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(self.sides.wire.keep(bytes))
+    }
+
+    /// Has `ready` called as soon as `open` has returned, though nothing has come.
+    pub(crate) fn go_on(&mut self) {
+        self.sides.call.goes_on = true;
+    }
+
+    /// Sends what is kept, as much as the socket takes now; whether that was all.
+    pub(crate) fn try_flush(&mut self) -> io::Result<bool> {
+        Ok(self.sides.wire.flush()?)
+    }
+
+    /// Waits for the client or one of the others, whichever is ready first.
+    ///
+    /// # Errors
+    ///
+    /// None was by then, or the client is gone.
+    pub(crate) fn wait_among<'b>(
+        &'b mut self,
+        client: PollFlags,
+        mut others: Vec<PollFd<'b>>,
+        until: Instant,
+    ) -> io::Result<()> {
+        others.push(PollFd::new(&self.sides.wire.socket, client));
+        if !poll_until(&mut others, Some(until))? {
+            self.sides.call.timed_out = true;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        let is_gone = others.last().is_some_and(|client| client.revents().intersects(gone));
+        if is_gone { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {

@@ -171,6 +171,9 @@ impl<H: Handler> Exchange<'_, H> {
         let mut connection = Connection::new(sides, self.input, &self.service.context, self.host);
         let state = guarded(|| self.service.handler.open(&mut connection))?;
         session.open(state, farewell);
+        if self.call.goes_on {
+            session.again();
+        }
         if self.call.wrote {
             self.count_answer();
         }

@@ -32,6 +32,8 @@ impl Sides<'_> {
 pub(super) struct Call {
     pub(super) consumed: bool,
     pub(super) wrote: bool,
+    /// `ready` is to be called as soon as `open` has returned.
+    pub(super) goes_on: bool,
     /// Its waiting ended at its deadline.
     pub(super) timed_out: bool,
     /// The client has announced more than has come.
