@@ -1,7 +1,7 @@
 //! What is logged, how, and where to: standard error, for people or for machines. It does not know what is
 //! said.
 
-use std::{io::IsTerminal, panic, thread};
+use std::{io, panic, thread};
 
 use clap::{ArgAction, ValueEnum};
 use tracing::level_filters::LevelFilter;
@@ -44,7 +44,7 @@ pub(super) fn start(args: &LogArgs) {
     let log =
         tracing_subscriber::fmt().with_writer(|| output::Log).with_target(false).with_max_level(args.level());
     match args.log_format {
-        LogFormat::Text => log.with_ansi(may_be_coloured()).init(),
+        LogFormat::Text => log.with_ansi(output::may_be_coloured(&io::stderr())).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     // The usual report goes to standard error at once, whether somebody reads it or not.
@@ -52,9 +52,4 @@ pub(super) fn start(args: &LogArgs) {
         let thread = thread::current();
         tracing::error!(thread = thread.name(), "{panic}");
     }));
-}
-
-/// Only a terminal shows colours; a journal or a file would show what makes them.
-fn may_be_coloured() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

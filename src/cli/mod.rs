@@ -9,6 +9,7 @@ mod config_file;
 mod dial;
 mod entry;
 mod handover;
+mod help;
 mod leave;
 mod listen;
 mod logging;
@@ -28,7 +29,7 @@ mod usage;
 mod values;
 mod workers;
 
-use std::{env, process::ExitCode};
+use std::{env, io, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -39,7 +40,7 @@ use self::{
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, max_term_width = help::COLUMNS, styles = help::STYLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -86,7 +87,7 @@ fn parse() -> Result<(Cli, Parsed), ExitCode> {
             usage::not_understood(&error, settings.as_ref())
         }
         Rejected::Clap(help, _) => {
-            output::print(help.render());
+            output::print(help::text(&help, &io::stdout()));
             ExitCode::SUCCESS
         }
     })

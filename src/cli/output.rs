@@ -2,8 +2,9 @@
 //! full disk, is no reason to stop serving. It knows text, not what it says.
 
 use std::{
+    env,
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -87,6 +88,12 @@ pub(super) fn print(text: impl Display) {
         // It may be closed, which ends nothing.
         None => drop(io::stdout().write_all(&text).and_then(|()| io::stdout().flush())),
     }
+}
+
+/// Only a terminal shows colours, and not every one; a journal or a file would show what makes them.
+pub(super) fn may_be_coloured(stream: &impl IsTerminal) -> bool {
+    let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_unwanted && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Says a sentence on standard error.

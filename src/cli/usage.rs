@@ -1,10 +1,10 @@
 //! What is said to who gave a wrong command line, and the status for it. It does not know the flags.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::error::ErrorKind;
 
-use super::{config_file::Settings, mistakes::paragraphs, output};
+use super::{config_file::Settings, help, mistakes::paragraphs, output};
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -23,7 +23,7 @@ pub(super) fn wrong(sentence: &str) -> ExitCode {
 /// Says in one sentence what was wrong and what would be right; all that there is, without a command.
 pub(super) fn not_understood(error: &clap::Error, settings: Option<&Settings>) -> ExitCode {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        output::complain(error.to_string().trim_end());
+        output::complain(help::text(error, &io::stderr()).trim_end());
         return ExitCode::from(USAGE);
     }
     wrong(&sentence(error, settings))

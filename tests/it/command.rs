@@ -1,6 +1,10 @@
-//! The command line: what it says to wrong input.
+//! The command line: what it says to wrong input, and its help.
 
-use std::{io::Write, process::Stdio, time::Duration};
+use std::{
+    io::{self, Write},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use overfall::Server;
 
@@ -47,6 +51,59 @@ fn help_and_version_are_no_errors() {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0));
         assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+/// Commands that have help.
+const COMMANDS: [&str; 7] = ["", "serve", "balance", "dial", "bench", "man", "completions"];
+/// A terminal's usual width.
+const COLUMNS: usize = 80;
+
+/// What a command prints with this flag where there is no terminal.
+fn help(command: &str, flag: &str) -> String {
+    let args: Vec<_> = command.split_whitespace().chain([flag]).collect();
+    let output = overfall(&args).env("COLUMNS", "200").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it shows with these arguments on a terminal of 200 columns, with this in its environment. It fails
+/// where script(1) is not installed.
+fn on_a_terminal(args: &str, (name, value): (&str, &str)) -> io::Result<String> {
+    let command = format!("stty cols 200 rows 50; exec {} {args}", env!("CARGO_BIN_EXE_overfall"));
+    let mut script = Command::new("script");
+    script.args(["-qc", &command, "/dev/null"]).stdin(Stdio::null());
+    let output = script.env_remove("NO_COLOR").env("TERM", "xterm").env(name, value).output()?;
+    Ok(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn help_fits_a_page_whatever_shows_it() {
+    for (command, flag) in COMMANDS.iter().flat_map(|command| [(command, "-h"), (command, "--help")]) {
+        for line in help(command, flag).lines() {
+            assert!(line.chars().count() <= COLUMNS, "{command} {flag}: {line}");
+            assert!(!line.contains('\x1b'), "{command} {flag}: {line}");
+        }
+    }
+}
+
+#[test]
+fn help_has_colours_on_a_terminal_that_shows_them() {
+    let usual = ("TERM", "xterm");
+    if on_a_terminal("-V", usual).is_err() {
+        return eprintln!("SKIPPED: script(1) is not installed");
+    }
+    for (command, flag) in COMMANDS.iter().flat_map(|command| [(command, "-h"), (command, "--help")]) {
+        let shown = on_a_terminal(&format!("{command} {flag}"), usual).unwrap();
+        assert!(shown.contains("\x1b["), "{command} {flag}: {shown}");
+        let plain = help(command, flag);
+        assert_eq!(shown.lines().count(), plain.lines().count(), "{command} {flag}: {shown}");
+    }
+    // What is shown in place of an error is help as well.
+    assert!(on_a_terminal("", usual).unwrap().contains("\x1b["));
+    for unwanted in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let shown = on_a_terminal("serve --help", unwanted).unwrap();
+        assert!(shown.contains("--listen") && !shown.contains('\x1b'), "{unwanted:?}: {shown}");
     }
 }
 

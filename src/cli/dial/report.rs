@@ -1,9 +1,6 @@
 //! How each target fared, for people and for programs. It does not know how many were required.
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
 use overfall::dial::Outcome;
@@ -14,8 +11,7 @@ use crate::cli::output;
 pub(super) fn table(outcomes: &[Outcome]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if no_colour || !io::stdout().is_terminal() {
+    if !output::may_be_coloured(&io::stdout()) {
         table.force_no_tty();
     }
     table.set_header(["target", "address", "state", "connect", "first byte", "total", "attempts", "error"]);
