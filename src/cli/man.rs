@@ -2,14 +2,15 @@
 //! definitions of all flags. They know none of them.
 
 use std::{
-    fs,
+    fs, io, iter,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
-use clap::Command;
+use clap::{Command, builder::Resettable};
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 use super::output;
 
@@ -33,21 +34,37 @@ pub(super) struct CompletionsArgs {
 /// Prints or writes the manual pages of the command.
 pub(super) fn man(command: Command, args: &ManArgs) -> anyhow::Result<ExitCode> {
     // It would be listed as a page of its own.
-    let command = command.disable_help_subcommand(true);
+    let command = whole(command.disable_help_subcommand(true));
     match &args.dir {
         Some(dir) => write_pages(command, dir)?,
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            deliver(&page)?;
-        }
+        None => deliver(page(&Man::new(command))?.as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_pages(command: Command, dir: &Path) -> anyhow::Result<()> {
-    let written = fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir));
+/// A page has all that long help has, also of flags that short help leaves out, and needs no word on where there
+/// is more.
+fn whole(command: Command) -> Command {
+    let command = command.after_help(Resettable::Reset);
+    command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)
+}
+
+fn write_pages(mut command: Command, dir: &Path) -> anyhow::Result<()> {
+    command.build();
+    let write = |command: &Command| {
+        let man = Man::new(command.clone());
+        fs::write(dir.join(man.get_filename()), page(&man)?)
+    };
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| iter::once(&command).chain(command.get_subcommands()).try_for_each(write));
     written.with_context(|| format!("cannot write manual pages to {}", dir.display()))
+}
+
+fn page(man: &Man) -> io::Result<String> {
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    // A command line that was filled and broken could not be copied.
+    Ok(String::from_utf8_lossy(&page).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n"))
 }
 
 /// Prints the completions of the command.
