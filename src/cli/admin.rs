@@ -9,18 +9,21 @@ use overfall::{
     admin::{self, Watched},
 };
 
-use super::{handover::Origin, output, restart::Estate, sockets::Passed, values};
+use super::{groups, handover::Origin, output, restart::Estate, sockets::Passed, values};
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::WATCHING)]
 pub(super) struct AdminArgs {
-    /// Answer here, over HTTP: /metrics for Prometheus, /healthz, /readyz, /status.json, and a page for people
-    /// at /; a port alone is one of 127.0.0.1, and whoever can reach it sees clients and what they ask for
-    /// [default: nowhere]
+    /// Show here how it fares, with /metrics [default: nowhere]
+    ///
+    /// Over HTTP: /metrics for Prometheus, /healthz, /readyz, /status.json, and a page for people at /. A
+    /// port alone is one of 127.0.0.1, and whoever can reach it sees clients and what they ask for.
     #[arg(long, value_name = "ADDR", value_parser = values::loopback_address)]
     admin: Option<String>,
-    /// Answer HAProxy's agent-check here: up and a weight, which falls as clients wait, drain, or down; a port
-    /// alone is one of 127.0.0.1 [default: nowhere]
-    #[arg(long, value_name = "ADDR", value_parser = values::loopback_address)]
+    /// Answer HAProxy's agent-check here [default: nowhere]
+    ///
+    /// Up and a weight, which falls as clients wait, drain, or down. A port alone is one of 127.0.0.1.
+    #[arg(long, value_name = "ADDR", value_parser = values::loopback_address, hide_short_help = true)]
     agent: Option<String>,
 }
 

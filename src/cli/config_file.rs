@@ -14,18 +14,22 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::mistakes;
+use super::{groups, mistakes};
 
 /// What the command line says, with the file that it names.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::SETTINGS)]
 pub(super) struct ConfigArgs {
-    /// Take settings from this file, in TOML: keys are the long flags without their dashes, such as
-    /// workers = 4, patience = "200ms" or listen = ["127.0.0.1:8000"], and upstreams to balance; flags win.
-    /// HUP reads it again
-    #[arg(long, value_name = "FILE")]
+    /// Take settings from this file, in TOML
+    ///
+    /// Keys are the long flags without their dashes, such as workers = 4, patience = "200ms" or
+    /// listen = ["127.0.0.1:8000"], and upstreams to balance. Flags win. HUP reads it again.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     config: Option<PathBuf>,
-    /// Check the flags and the file, say what is wrong, and start nothing
-    #[arg(long)]
+    /// Check the flags and the file, and start nothing
+    ///
+    /// It says what is wrong.
+    #[arg(long, hide_short_help = true)]
     pub(super) check_config: bool,
 }
 

@@ -4,19 +4,26 @@ use std::{net::IpAddr, path::PathBuf};
 
 use overfall::{Builder, IpNet, Tls};
 
+use super::groups;
+
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::ENTRY)]
 pub(super) struct EntryArgs {
-    /// Connections from here begin with a line of the PROXY protocol, version 1 or 2, that says who the
-    /// client is: an address such as 10.1.2.3, or a network such as 10.0.0.0/8; may be repeated
-    #[arg(long, value_name = "FROM", value_parser = network, value_delimiter = ',')]
-    accept_proxy: Vec<IpNet>,
-    /// Encrypt connections (TLS 1.2 and 1.3): a file in PEM with the certificate, followed by those between
-    /// it and its root; HUP reads it again
+    /// Encrypt connections, with the certificate in this file
+    ///
+    /// TLS 1.2 and 1.3. The file is in PEM, with the certificate followed by those between it and its root;
+    /// HUP reads it again.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// A file in PEM with the certificate's private key
+    /// The certificate's private key, a file in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Connections from here begin with a PROXY line
+    ///
+    /// It is one of the PROXY protocol, version 1 or 2, and says who the client is. FROM is an address such
+    /// as 10.1.2.3, or a network such as 10.0.0.0/8; may be repeated.
+    #[arg(long, value_name = "FROM", value_parser = network, value_delimiter = ',', hide_short_help = true)]
+    accept_proxy: Vec<IpNet>,
 }
 
 impl EntryArgs {

@@ -5,11 +5,16 @@ use std::{sync::Arc, thread, time::Duration};
 
 use overfall::admin::Watched;
 
+use super::groups;
+
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct LeaveArgs {
-    /// From TERM, at which /readyz and the agent begin to say no, to the end of accepting: until then
-    /// everybody is served as before
+    /// From TERM to the end of accepting
+    ///
+    /// At TERM /readyz and the agent begin to say no; until the end of accepting everybody is served as
+    /// before.
     #[arg(long, value_name = "D", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(help_heading = groups::TIMEOUTS, hide_short_help = true)]
     shutdown_delay: Duration,
 }
 

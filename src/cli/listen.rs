@@ -3,13 +3,15 @@
 
 use overfall::Builder;
 
-use super::{handover::Origin, sockets::Passed, usage::Wrong, values};
+use super::{groups, handover::Origin, sockets::Passed, usage::Wrong, values};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListenArgs {
-    /// Listen here; may be repeated, and port 0 lets the system choose [default: the sockets that systemd
-    /// passes on (LISTEN_FDS), or else 127.0.0.1:8888, or 127.0.0.1:8000 to balance]
-    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    /// Listen here [default: 127.0.0.1:8888, or 8000 to balance]
+    ///
+    /// May be repeated, and port 0 lets the system choose. The sockets that systemd passes on (LISTEN_FDS)
+    /// stand in place of the default.
+    #[arg(long, value_name = "ADDR", value_parser = values::address, help_heading = groups::SERVING)]
     listen: Vec<String>,
 }
 

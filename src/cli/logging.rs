@@ -6,19 +6,22 @@ use std::{io, panic, thread};
 use clap::{ArgAction, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
-use super::output;
+use super::{groups, output};
 
 /// What a command that serves says, and how.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::LOGS)]
 pub(super) struct LogArgs {
     /// Log more, on standard error; twice for everything
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count, hide_short_help = true)]
     verbose: u8,
     /// Log errors alone
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", hide_short_help = true)]
     quiet: bool,
-    /// How to log: lines for people, or an object of JSON on each line
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    /// How to log
+    ///
+    /// Lines for people, or an object of JSON on each line.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, hide_short_help = true)]
     log_format: LogFormat,
 }
 

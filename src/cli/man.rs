@@ -12,10 +12,14 @@ use clap::{Command, builder::Resettable};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::output;
+use super::{help, output};
 
 /// Print the manual page overfall(1), or write one for each command.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = help::examples(&[
+    ("Read the first page", "overfall man | man -l -"),
+    ("Have man(1) find all of them", "overfall man /usr/local/share/man/man1"),
+]))]
 pub(super) struct ManArgs {
     /// Write overfall.1, overfall-serve.1 and the others to this directory
     #[arg(value_name = "DIR")]
@@ -23,9 +27,10 @@ pub(super) struct ManArgs {
 }
 
 /// Print what completes the command line in a shell.
-///
-/// For bash: overfall completions bash > /usr/share/bash-completion/completions/overfall
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = help::examples(&[
+    ("For bash", "overfall completions bash > /usr/share/bash-completion/completions/overfall"),
+]))]
 pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
@@ -42,8 +47,8 @@ pub(super) fn man(command: Command, args: &ManArgs) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// A page has all that long help has, also of flags that short help leaves out, and needs no word on where there
-/// is more.
+/// A page has all that long help has, also of flags that short help leaves out, and needs no word on where
+/// there is more.
 fn whole(command: Command) -> Command {
     let command = command.after_help(Resettable::Reset);
     command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)

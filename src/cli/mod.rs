@@ -8,6 +8,7 @@ mod command_line;
 mod config_file;
 mod dial;
 mod entry;
+mod groups;
 mod handover;
 mod help;
 mod leave;
@@ -40,7 +41,9 @@ use self::{
 
 /// A server for work that blocks or burns CPU, which stays fast when offered more than it can do.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = help::COLUMNS, styles = help::STYLES)]
+#[command(version, max_term_width = help::COLUMNS, styles = help::STYLES)]
+#[command(disable_help_flag = true, disable_version_flag = true, args = help::flags())]
+#[command(after_help = help::MORE, mut_subcommands = help::with_flags)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -22,6 +22,7 @@ use super::{
     admin::AdminArgs,
     config_file::ConfigArgs,
     entry::EntryArgs,
+    groups,
     leave::LeaveArgs,
     listen::ListenArgs,
     logging::{self, LogArgs},
@@ -38,57 +39,94 @@ use crate::limits;
 pub(super) struct PoolArgs {
     #[command(flatten)]
     listen: ListenArgs,
-    /// Threads that serve requests [default: the CPUs that this process may use]
-    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
+    /// Threads that serve requests [default: as many as CPUs]
+    ///
+    /// That is, as many as the CPUs that this process may use.
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>, help_heading = groups::SERVING)]
     workers: Option<usize>,
-    /// Newcomers that may wait for a worker, for a burst; what bounds their wait is the patience
-    /// [default: 16384]
-    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
-    queue: Option<usize>,
-    /// Newcomers that the kernel may hold; kept shorter while overloaded [default: 1024]
-    #[arg(long, value_name = "N", value_parser = values::whole::<u32>)]
-    backlog: Option<u32>,
-    /// When newcomers would wait too long: stop accepting until there is room, tell them no, or tell
-    /// the one that has been in the queue longest no
-    #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = on_full_parser())]
-    on_full: OnFull,
-    /// What a refused client is sent; escapes such as \r\n are understood [default: none,
-    /// a reset, or 503 over HTTP]
-    #[arg(long, value_name = "TEXT", value_parser = values::text, default_value = "", hide_default_value = true)]
-    pub(super) busy_reply: std::vec::Vec<u8>,
-    /// How long clients wait: who could not be served within it is refused at once
-    #[arg(long, value_name = "D", default_value = "500ms", value_parser = humantime::parse_duration)]
-    patience: Duration,
-    /// What refusals may cost, as a share of one CPU such as 3%; beyond it newcomers are left to
-    /// the kernel
-    #[arg(long, value_name = "SHARE", default_value = "1.5%", value_parser = values::share)]
-    refusal_budget: f64,
-    /// Connections open at once; beyond it the longest idle one gives way [default: from the limit
-    /// of open files, which is raised to its hard value]
-    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
-    max_connections: Option<usize>,
-    /// From accept to a client's first byte
-    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
-    first_byte_timeout: Duration,
-    /// Between one request and the next
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = humantime::parse_duration)]
-    idle_timeout: Duration,
-    /// For the rest of a request, and for a client to take a reply
-    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
-    io_timeout: Duration,
-    /// From TERM to the forced end
-    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
-    drain_timeout: Duration,
+    #[command(flatten)]
+    full: FullArgs,
+    #[command(flatten)]
+    timeouts: TimeoutArgs,
     #[command(flatten)]
     leave: LeaveArgs,
     #[command(flatten)]
-    admin: AdminArgs,
-    #[command(flatten)]
     entry: EntryArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::FULL)]
+struct FullArgs {
+    /// How long clients wait
+    ///
+    /// Who could not be served within it is refused at once.
+    #[arg(long, value_name = "D", default_value = "500ms", value_parser = humantime::parse_duration)]
+    patience: Duration,
+    /// What is done when newcomers would wait too long
+    ///
+    /// Stop accepting until there is room, tell them no, or tell the one that has been in the queue longest
+    /// no.
+    #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = on_full_parser())]
+    #[arg(hide_short_help = true)]
+    on_full: OnFull,
+    /// What a refused client is sent
+    ///
+    /// Escapes such as \r\n are understood.
+    ///
+    /// [default: none, a reset, or 503 over HTTP]
+    #[arg(long, value_name = "TEXT", value_parser = values::text, default_value = "", hide_default_value = true)]
+    #[arg(hide_short_help = true)]
+    busy_reply: std::vec::Vec<u8>,
+    /// Newcomers that may wait for a worker [default: 16384]
+    ///
+    /// It is for a burst; what bounds their wait is the patience.
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>, hide_short_help = true)]
+    queue: Option<usize>,
+    /// Newcomers that the kernel may hold [default: 1024]
+    ///
+    /// It is kept shorter while overloaded.
+    #[arg(long, value_name = "N", value_parser = values::whole::<u32>, hide_short_help = true)]
+    backlog: Option<u32>,
+    /// What refusals may cost, as a share of one CPU
+    ///
+    /// It is a share such as 3%; beyond it newcomers are left to the kernel.
+    #[arg(long, value_name = "SHARE", default_value = "1.5%", value_parser = values::share)]
+    #[arg(hide_short_help = true)]
+    refusal_budget: f64,
+    /// Connections open at once
+    ///
+    /// Beyond it the longest idle one gives way.
+    ///
+    /// [default: from the limit of open files, which is raised to its hard value]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>, hide_short_help = true)]
+    max_connections: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = groups::TIMEOUTS)]
+struct TimeoutArgs {
+    /// From accept to a client's first byte
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(hide_short_help = true)]
+    first_byte_timeout: Duration,
+    /// Between one request and the next
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(hide_short_help = true)]
+    idle_timeout: Duration,
+    /// For the rest of a request, and for a client to take a reply
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(hide_short_help = true)]
+    io_timeout: Duration,
+    /// From TERM to the forced end
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(hide_short_help = true)]
+    drain_timeout: Duration,
 }
 
 /// Flags that can change while the server runs, as far as it does not say otherwise.
@@ -118,26 +156,31 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
 }
 
 impl PoolArgs {
+    /// What a refused client is sent.
+    pub(super) fn busy_reply(&self) -> &[u8] {
+        &self.full.busy_reply
+    }
+
     /// The server that they describe, which listens nowhere yet.
     pub(super) fn builder(&self) -> overfall::Result<Builder> {
         let mut builder = Server::builder()
-            .on_full(self.on_full)
-            .patience(self.patience)
-            .refusal_budget(self.refusal_budget)
-            .first_byte_timeout(self.first_byte_timeout)
-            .idle_timeout(self.idle_timeout)
-            .io_timeout(self.io_timeout)
-            .drain_timeout(self.drain_timeout);
+            .on_full(self.full.on_full)
+            .patience(self.full.patience)
+            .refusal_budget(self.full.refusal_budget)
+            .first_byte_timeout(self.timeouts.first_byte_timeout)
+            .idle_timeout(self.timeouts.idle_timeout)
+            .io_timeout(self.timeouts.io_timeout)
+            .drain_timeout(self.timeouts.drain_timeout);
         if let Some(workers) = self.workers {
             builder = builder.workers(workers);
         }
-        if let Some(queue) = self.queue {
+        if let Some(queue) = self.full.queue {
             builder = builder.queue(queue);
         }
-        if let Some(backlog) = self.backlog {
+        if let Some(backlog) = self.full.backlog {
             builder = builder.backlog(backlog);
         }
-        if let Some(max_connections) = self.max_connections {
+        if let Some(max_connections) = self.full.max_connections {
             builder = builder.max_connections(max_connections);
         }
         self.entry.apply(builder)

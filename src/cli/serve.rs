@@ -12,33 +12,49 @@ use overfall::{
 
 use super::{
     command_line::Values,
+    groups, help,
     pool::{self, LIVE, PoolArgs},
     reload::Reload,
 };
 
-/// Serve TCP clients with a fixed pool of workers behind a bounded queue.
+const EXAMPLES: [(&str, &str); 2] = [
+    (
+        "Answer at http://127.0.0.1:8888/, with a page at http://127.0.0.1:9901/",
+        "overfall serve --app http --admin 9901",
+    ),
+    ("Send back what comes, to whoever can reach this machine", "overfall serve --app echo --listen :8888"),
+];
+
+/// Serve TCP with a fixed pool of workers behind a bounded queue.
 ///
 /// TERM and INT drain and end it, a second one ends it at once; USR1 prints the counters; HUP reads --config
 /// and certificates again, and drains where there is neither; USR2 starts the program anew, as it is on the
 /// disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, after_long_help = help::examples(&EXAMPLES))]
 pub(super) struct Args {
+    /// What to serve: hello, echo or http
+    ///
+    /// "Hello, client!" once, what comes until the client ends its side, or "Hello, client!" over HTTP.
+    #[arg(long, default_value = "hello", value_parser = ["hello", "echo", "http"])]
+    #[arg(hide_possible_values = true, help_heading = groups::SERVING)]
+    app: String,
     #[command(flatten)]
     pool: PoolArgs,
-    /// What to serve: "Hello, client!" once, what comes until the client ends its side, or
-    /// "Hello, client!" over HTTP
-    #[arg(long, default_value = "hello", value_parser = ["hello", "echo", "http"])]
-    app: String,
     /// Burn this much CPU for each request
-    #[arg(long, value_name = "D", default_value = "0s", hide_default_value = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(hide_default_value = true, hide_short_help = true, help_heading = groups::EXPERIMENTS)]
     work: Duration,
     /// Sleep this long for each request
-    #[arg(long, value_name = "D", default_value = "0s", hide_default_value = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(hide_default_value = true, hide_short_help = true, help_heading = groups::EXPERIMENTS)]
     block: Duration,
-    /// The pool, or to compare it with: a thread for every connection without bound, or behind a
-    /// semaphore of as many permits as workers
+    /// How connections are given to threads
+    ///
+    /// The pool, or to compare it with: a thread for every connection without bound, or behind a semaphore of
+    /// as many permits as workers.
     #[arg(long, default_value = "pool", value_parser = model_parser())]
+    #[arg(hide_short_help = true, help_heading = groups::EXPERIMENTS)]
     model: Model,
 }
 
@@ -68,11 +84,11 @@ impl Model {
 
 /// Runs the server until a signal ends it.
 pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
-    let busy_reply = BusyReply::from(args.pool.busy_reply.clone());
+    let busy_reply = BusyReply::from(args.pool.busy_reply().to_vec());
     let experiment = Experiment { work: args.work, block: args.block, busy_reply: busy_reply.clone() };
     let reload = Reload::new(given, &LIVE, move |handle: &Handle, args: Args| {
         let kept = handle.reload(args.pool.builder()?)?;
-        busy_reply.set(args.pool.busy_reply);
+        busy_reply.set(args.pool.busy_reply().to_vec());
         Ok(kept)
     });
     pool::run(&args.pool, "127.0.0.1:8888", reload, |builder| match &*args.app {

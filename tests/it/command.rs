@@ -54,10 +54,19 @@ fn help_and_version_are_no_errors() {
     }
 }
 
-/// Commands that have help.
-const COMMANDS: [&str; 7] = ["", "serve", "balance", "dial", "bench", "man", "completions"];
-/// A terminal's usual width.
-const COLUMNS: usize = 80;
+/// Commands of which help shows the flags in groups, and the first of them on one screen; the first is the
+/// whole.
+const GROUPED: &[&str] = &["", "serve", "balance", "dial", "man", "completions"];
+/// The others.
+const UNGROUPED: &[&str] = &["bench"];
+/// What a terminal usually has.
+const SCREEN: (usize, usize) = (80, 24);
+
+/// Each command with each of the flags that ask for help.
+fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let commands = GROUPED.iter().chain(UNGROUPED);
+    commands.flat_map(|command| [(*command, "-h"), (*command, "--help")])
+}
 
 /// What a command prints with this flag where there is no terminal.
 fn help(command: &str, flag: &str) -> String {
@@ -79,10 +88,52 @@ fn on_a_terminal(args: &str, (name, value): (&str, &str)) -> io::Result<String> 
 
 #[test]
 fn help_fits_a_page_whatever_shows_it() {
-    for (command, flag) in COMMANDS.iter().flat_map(|command| [(command, "-h"), (command, "--help")]) {
+    for (command, flag) in questions() {
         for line in help(command, flag).lines() {
-            assert!(line.chars().count() <= COLUMNS, "{command} {flag}: {line}");
+            assert!(line.chars().count() <= SCREEN.0, "{command} {flag}: {line}");
             assert!(!line.contains('\x1b'), "{command} {flag}: {line}");
+        }
+    }
+}
+
+#[test]
+fn short_help_is_one_screen_and_says_where_there_is_more() {
+    for command in GROUPED {
+        let help = help(command, "-h");
+        assert!(help.lines().count() <= SCREEN.1, "{command}: {help}");
+        assert!(help.lines().last().unwrap().contains("--help"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn every_flag_is_in_a_group_of_ours() {
+    for command in GROUPED {
+        let (help, mut group, mut flags) = (help(command, "--help"), "", 0);
+        for line in help.lines().filter(|line| !line.is_empty()) {
+            if !line.starts_with(' ') {
+                group = line;
+            } else if ["  -", "      --"].iter().any(|begin| line.starts_with(begin)) {
+                assert!(group.ends_with(':') && group != "Options:", "{command}: {line} is in {group:?}");
+                flags += 1;
+            }
+        }
+        assert!(flags >= 2, "{command}: {help}");
+    }
+}
+
+#[test]
+fn examples_can_be_run_as_they_are_printed() {
+    for command in ["serve", "balance", "dial"] {
+        let (help, begin) = (help(command, "--help"), format!("    overfall {command} "));
+        let examples: Vec<_> = help.lines().filter_map(|line| line.strip_prefix(&begin)).collect();
+        assert!(!examples.is_empty(), "{help}");
+        for example in examples {
+            // Who dials need not wait here, and who would serve has no use for an address that others have.
+            let example = example.replace("30s", "1ms");
+            let args = [command].into_iter().chain(example.split_whitespace());
+            let only_check = (command != "dial").then_some("--check-config");
+            let status = run(&args.chain(only_check).collect::<Vec<_>>()).status.code();
+            assert!(if only_check.is_some() { status == Some(0) } else { status != Some(2) }, "{example}");
         }
     }
 }
@@ -93,7 +144,7 @@ fn help_has_colours_on_a_terminal_that_shows_them() {
     if on_a_terminal("-V", usual).is_err() {
         return eprintln!("SKIPPED: script(1) is not installed");
     }
-    for (command, flag) in COMMANDS.iter().flat_map(|command| [(command, "-h"), (command, "--help")]) {
+    for (command, flag) in questions() {
         let shown = on_a_terminal(&format!("{command} {flag}"), usual).unwrap();
         assert!(shown.contains("\x1b["), "{command} {flag}: {shown}");
         let plain = help(command, flag);

@@ -36,6 +36,9 @@ fn each_command_has_a_manual_page_that_can_be_read() {
     }
     let whole = fs::read_to_string(dir.join("overfall-balance.1")).unwrap();
     assert!(whole.contains("check") && whole.contains("TERM and INT drain"), "{whole}");
+    // It has also what short help leaves out, and command lines stay as they are.
+    assert!(whole.contains("From TERM to the forced end") && whole.contains("wait in line"), "{whole}");
+    assert!(whole.contains("\n.SH EXAMPLES\n.nf\n") && !whole.contains("EXTRA"), "{whole}");
     // Without a directory it prints the first one, for a look.
     let output = run(&["man"]);
     let page = String::from_utf8(output.stdout).unwrap();
