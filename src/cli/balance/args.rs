@@ -1,22 +1,12 @@
-//! The command `overfall balance`: its flags, and what USR1 shows. It does not know how connections are
-//! spread.
+//! The flags of `overfall balance`, and the settings that they stand for. It does not know which of them can
+//! change.
 
-use std::{fmt, path::PathBuf, process::ExitCode, sync::LazyLock, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
-use overfall::balance::{self, AllDown, Balancer, Config, HttpConfig, Policy, ProxyVersion, UpstreamConfig};
+use overfall::balance::{AllDown, Config, HttpConfig, Policy, ProxyVersion, UpstreamConfig};
 
-use super::{
-    command_line::Values,
-    groups, help,
-    pool::{self, PoolArgs},
-    reload::Reload,
-    resolving::ResolveArgs,
-    served::Running,
-    usage::Wrong,
-    values,
-};
+use crate::cli::{groups, help, pool::PoolArgs, resolving::ResolveArgs, usage::Wrong, values};
 
 const EXAMPLES: [(&str, &str); 2] = [
     (
@@ -38,7 +28,7 @@ const EXAMPLES: [(&str, &str); 2] = [
 /// none of them; USR2 starts the program anew, as it is on the disk then, and hands over to it without a gap.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true, after_long_help = help::examples(&EXAMPLES))]
-pub(super) struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     spread: SpreadArgs,
     #[command(flatten)]
@@ -46,7 +36,7 @@ pub(super) struct Args {
     #[command(flatten)]
     http: HttpArgs,
     #[command(flatten)]
-    pool: PoolArgs,
+    pub(super) pool: PoolArgs,
     /// How long connecting to an upstream may take
     #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
     #[arg(help_heading = groups::TIMEOUTS, hide_short_help = true)]
@@ -201,7 +191,7 @@ impl Args {
     }
 
     /// The balancer that they describe.
-    fn config(&self) -> Result<Config, Wrong> {
+    pub(super) fn config(&self) -> Result<Config, Wrong> {
         if let Some(flag) = self.misplaced() {
             let protocol = if self.spread.protocol == "http" { "tcp" } else { "http" };
             return Err(Wrong(format!("{flag} is for --protocol {protocol}, not {}", self.spread.protocol)));
@@ -232,127 +222,4 @@ impl Args {
             busy_reply: self.pool.busy_reply().to_vec(),
         })
     }
-}
-
-/// Flags that say how requests are served. They mean nothing where the protocol is another.
-const OVER_HTTP: [&str; 6] =
-    ["limit", "upstream-timeout", "buffer-body", "keep-underscores", "check-path", "access-log"];
-/// Flags that can change while the balancer runs, beside those and the server's.
-const OWN: [&str; 12] = [
-    "upstreams",
-    "resolve-interval",
-    "policy",
-    "max-connections-per-upstream",
-    "connect-timeout",
-    "send-proxy",
-    "all-down",
-    "check-interval",
-    "check-send",
-    "check-expect",
-    "rise",
-    "fall",
-];
-static LIVE: LazyLock<Vec<&'static str>> = LazyLock::new(|| [&pool::LIVE[..], &OWN, &OVER_HTTP].concat());
-
-/// The flags of settings that could not change.
-fn flags_of(kept: Vec<&'static str>) -> Vec<&'static str> {
-    let of = |setting| match setting {
-        "http" => [&["protocol"], &OVER_HTTP[..]].concat(),
-        other => vec![other],
-    };
-    kept.into_iter().flat_map(of).collect()
-}
-
-/// Runs the balancer until a signal ends it.
-pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
-    let config = args.config()?;
-    config.check()?;
-    let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
-        Ok(flags_of(balancer.reload_with(args.pool.builder()?, args.config()?)?))
-    });
-    pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
-}
-
-impl Running for Balancer {
-    fn join(&self) -> overfall::Result<()> {
-        Balancer::join(self)
-    }
-
-    fn status(&self) -> impl fmt::Display {
-        Status(self.snapshot(), self.handle().metrics())
-    }
-}
-
-/// The upstreams, their line and the counters, one under the other.
-struct Status(balance::Snapshot, overfall::Metrics);
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(snapshot, metrics) = self;
-        writeln!(f, "{}", table(&snapshot.upstreams))?;
-        for (name, value) in [
-            ("line_waiting", snapshot.waiting as u64),
-            ("line_shed", snapshot.line_shed),
-            ("line_gone", snapshot.line_gone),
-            ("refused_line_full", snapshot.refused_line_full),
-            ("refused_no_upstream", snapshot.refused_no_upstream),
-            ("upstream_overloads_begun", snapshot.overloads_begun),
-            ("upstream_overloads_ended", snapshot.overloads_ended),
-            ("access_log_dropped", snapshot.access_log_dropped),
-        ] {
-            writeln!(f, "{name:<25}{value}")?;
-        }
-        metrics.fmt(f)
-    }
-}
-
-fn state(upstream: &balance::UpstreamStatus) -> &'static str {
-    match (upstream.up, upstream.reached) {
-        (true, _) => "up",
-        (false, true) => "down",
-        (false, false) => "unreached",
-    }
-}
-
-fn table(upstreams: &[balance::UpstreamStatus]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).force_no_tty();
-    table.set_header([
-        "upstream",
-        "address",
-        "state",
-        "open",
-        "connecting",
-        "connected",
-        "failed",
-        "busy",
-        "lacked",
-        "connect",
-        "limit",
-        "throughput",
-        "elasticity",
-        "sent",
-        "received",
-    ]);
-    for upstream in upstreams {
-        let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        table.add_row([
-            Cell::new(&upstream.name),
-            Cell::new(upstream.addr),
-            Cell::new(state(upstream)),
-            number(upstream.open.to_string()),
-            number(upstream.connecting.to_string()),
-            number(upstream.connected.to_string()),
-            number(upstream.failed.to_string()),
-            number(upstream.busy.to_string()),
-            number(upstream.lacked.to_string()),
-            number(format!("{:.2} ms", upstream.connect_time.as_secs_f64() * 1e3)),
-            number(upstream.limit.map_or("-".into(), |limit| format!("{limit:.1}"))),
-            number(upstream.throughput.map_or("-".into(), |throughput| format!("{throughput:.1}/s"))),
-            number(upstream.elasticity.map_or("-".into(), |elasticity| format!("{elasticity:.2}"))),
-            number(upstream.sent.to_string()),
-            number(upstream.received.to_string()),
-        ]);
-    }
-    table
 }
