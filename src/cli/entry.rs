@@ -27,6 +27,10 @@ pub(super) struct EntryArgs {
 }
 
 impl EntryArgs {
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls_cert.is_some()
+    }
+
     /// The server with these settings.
     pub(super) fn apply(&self, builder: Builder) -> overfall::Result<Builder> {
         let builder = self.accept_proxy.iter().fold(builder, |builder, &from| builder.accept_proxy(from));

@@ -3,6 +3,7 @@
 
 use std::{
     mem,
+    net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     process::{self, ExitCode},
     sync::Arc,
@@ -156,6 +157,11 @@ fn on_full_parser() -> impl TypedValueParser<Value = OnFull> {
 }
 
 impl PoolArgs {
+    /// Whether clients have to encrypt.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.entry.is_encrypted()
+    }
+
     /// What a refused client is sent.
     pub(super) fn busy_reply(&self) -> &[u8] {
         &self.full.busy_reply
@@ -187,11 +193,13 @@ impl PoolArgs {
     }
 }
 
-/// Starts the server, listening here where nothing says where, and runs it until a signal ends it.
+/// Starts the server, listening here where nothing says where, and runs it until a signal ends it. `tip` says
+/// what may be tried at an address.
 pub(super) fn run<R: Running>(
     args: &PoolArgs,
     default_addr: &str,
     reload: Reload<R>,
+    tip: impl Fn(SocketAddr) -> Option<String>,
     start: impl FnOnce(Builder) -> overfall::Result<R>,
 ) -> anyhow::Result<ExitCode> {
     // While there is no other thread.
@@ -237,6 +245,9 @@ pub(super) fn run<R: Running>(
     served.begin(passed.predecessor).context("cannot start a thread")?;
     for addr in running.handle().local_addrs() {
         output::print(format_args!("listening on {addr}\n"));
+    }
+    if let Some(tip) = tip(running.handle().local_addr()) {
+        output::print(format_args!("{tip}\n"));
     }
     admin.announce();
     let ended = running.join();

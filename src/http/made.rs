@@ -23,8 +23,9 @@ pub(super) struct Made {
     came: Option<Instant>,
 }
 
-/// That of a server by default.
+/// Those of a server by default.
 const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Default for Made {
     fn default() -> Self {

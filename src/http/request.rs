@@ -15,7 +15,7 @@ use super::{
     body::Body,
     codec::head::{self, Head},
     incoming::Incoming,
-    made::{Made, RequestBuilder},
+    made::{IO_TIMEOUT, Made, RequestBuilder},
 };
 
 /// What a client asks for.
@@ -172,6 +172,11 @@ impl<'a> Request<'a> {
     /// where that is longer. It is the most that whatever the function asks in turn should take.
     pub fn deadline(&self) -> Instant {
         self.body.ask(|connection| connection.gives_up(), Made::gives_up)
+    }
+
+    /// For how long a client may be silent.
+    pub(crate) fn io_timeout(&self) -> Duration {
+        self.body.ask(|connection| connection.context().timeouts.io.get(), |_| IO_TIMEOUT)
     }
 
     /// Whether the server is shutting down, so that this is the connection's last request.

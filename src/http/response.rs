@@ -201,6 +201,14 @@ impl Response {
         Self { status: StatusCode::SWITCHING_PROTOCOLS, ..response }.header(UPGRADE, protocol)
     }
 
+    /// A worker stays with its body until that has ended, however slowly the client takes it.
+    pub(crate) fn held(self) -> Self {
+        match self.body {
+            Body::Later(length, sending) => Self { body: Body::Later(length, sending.held()), ..self },
+            _ => self,
+        }
+    }
+
     /// Changes the status. One that is informational cannot be the answer and becomes 500; that of an
     /// [`upgrade`](Self::upgrade) stays.
     #[must_use]

@@ -47,7 +47,7 @@ pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     let reload = Reload::new(given, &LIVE, |balancer: &Balancer, args: Args| {
         Ok(flags_of(balancer.reload_with(args.pool.builder()?, args.config()?)?))
     });
-    pool::run(&args.pool, "127.0.0.1:8000", reload, |builder| balance::serve(builder, config))
+    pool::run(&args.pool, "127.0.0.1:8000", reload, |_| None, |builder| balance::serve(builder, config))
 }
 
 impl Running for Balancer {

@@ -1,0 +1,81 @@
+//! The app that is any program over HTTP, by the Common Gateway Interface (RFC 3875). It does not know what the
+//! program does.
+
+mod environment;
+mod exchange;
+mod head;
+
+use std::io::{self, Cursor, Read};
+
+use http::{Method, StatusCode};
+
+use self::{
+    environment::{Body, environment},
+    exchange::Exchange,
+    head::Head,
+};
+use super::program::Program;
+use crate::{
+    http::{Http, Request, Response},
+    session::handler::Handler,
+};
+
+/// Speaks HTTP, and starts the program for each request: as many run at once as there are workers.
+///
+/// The request is in the program's environment and on its standard input, and it writes header fields, an empty
+/// line and the body: `Content-Type: text/plain`, for example, where `Status: 404 Not Found` says something else
+/// than 200. `Location` alone is 302; a path there is for the client as well. It is sent as it comes, with its
+/// length where the program has said `Content-Length`, and a client that is slow to take it holds the worker, so
+/// that no more programs run than there are workers. One that says nothing for `io_timeout` is killed with all
+/// that it has started; its client is told 504, or 502 where what it says makes no sense, or is cut off.
+///
+/// Its path is `PATH_INFO`, decoded; `SCRIPT_NAME` is empty. A body that comes in chunks is gathered first, since
+/// `CONTENT_LENGTH` has to be told. The field `Proxy` is left out (programs would take it for where to send their
+/// own requests), and so are those whose names have an underscore (they could be taken for others).
+pub fn cgi(program: Program) -> impl Handler {
+    let busy_reply = program.busy_reply.clone();
+    Http::new(move |request: &Request<'_>| answer(&program, request)).busy_reply(busy_reply)
+}
+
+fn answer(program: &Program, request: &Request<'_>) -> Response {
+    run(program, request).unwrap_or_else(|error| {
+        tracing::warn!(%error, program = program.name(), "a program has failed");
+        match error.kind() {
+            io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT.into(),
+            _ => StatusCode::BAD_GATEWAY.into(),
+        }
+    })
+}
+
+fn run(program: &Program, request: &Request<'_>) -> io::Result<Response> {
+    let body = Body::of(request)?;
+    let mut command = program.command();
+    command.envs(environment(request, body.length())?);
+    let mut exchange = Exchange::start(command, request.io_timeout())?;
+    match body {
+        Body::Gathered(bytes) => exchange.give(&mut Cursor::new(bytes))?,
+        Body::Comes(_) => exchange.give(&mut request.body())?,
+    }
+    let Head { status, fields, length } = exchange.head()?;
+    let response = if *request.method() == Method::HEAD || has_no_body(status) {
+        // It is not to be ended before it has done what it does.
+        io::copy(&mut exchange, &mut io::sink())?;
+        with_body(length, io::empty())
+    } else {
+        with_body(length, exchange)
+    };
+    let response = fields.into_iter().fold(response, |response, (name, value)| response.header(name, value));
+    Ok(response.status(status))
+}
+
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn with_body(length: Option<u64>, body: impl Read + Send + 'static) -> Response {
+    match length {
+        Some(length) => Response::sized(length, body),
+        None => Response::stream(body),
+    }
+    .held()
+}

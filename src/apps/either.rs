@@ -1,0 +1,94 @@
+//! The app that greets whoever comes, over HTTP or not. It knows neither greeting.
+
+use std::{borrow::Cow, io};
+
+use super::{experiment::Experiment, hello::Hello, web::web};
+use crate::session::{
+    connection::Connection,
+    handler::{Handler, Next, Refusal},
+};
+
+/// Speaks HTTP, as [`web`] does, with clients whose first bytes are the beginning of a request, and answers all
+/// others as [`Hello`] does.
+pub fn either(experiment: Experiment) -> impl Handler {
+    Either { hello: Hello { experiment: experiment.clone() }, web: web(experiment) }
+}
+
+struct Either<W> {
+    hello: Hello,
+    web: W,
+}
+
+/// What a client speaks.
+enum Speaks<S> {
+    Unknown,
+    Http(S),
+}
+
+impl<W: Handler> Handler for Either<W> {
+    type State = Speaks<W::State>;
+
+    const CLIENT_SPEAKS_FIRST: bool = true;
+
+    fn open(&self, _: &mut Connection<'_>) -> io::Result<Self::State> {
+        Ok(Speaks::Unknown)
+    }
+
+    fn ready(&self, connection: &mut Connection<'_>, speaks: &mut Self::State) -> io::Result<Next> {
+        if let Speaks::Unknown = speaks {
+            if !is_http(connection.input()) {
+                return self.hello.ready(connection, &mut ());
+            }
+            *speaks = Speaks::Http(self.web.open(connection)?);
+        }
+        match speaks {
+            Speaks::Http(state) => self.web.ready(connection, state),
+            Speaks::Unknown => Ok(Next::Close),
+        }
+    }
+
+    fn expired(&self, connection: &mut Connection<'_>, speaks: &mut Self::State) -> io::Result<Next> {
+        match speaks {
+            Speaks::Http(state) => self.web.expired(connection, state),
+            Speaks::Unknown => self.hello.expired(connection, &mut ()),
+        }
+    }
+
+    fn refusal(&self, why: Refusal) -> Cow<'static, [u8]> {
+        self.hello.refusal(why)
+    }
+}
+
+/// Whether these are the first bytes of a request by a method that is registered. Clients send at least so much
+/// of one at once, and nobody else is to wait for more.
+fn is_http(input: &[u8]) -> bool {
+    let end = input.iter().take(LONGEST_METHOD + 1).position(|&byte| byte == b' ');
+    end.is_some_and(|end| METHODS.contains(&&input[..end]))
+}
+
+const METHODS: [&[u8]; 9] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
+const LONGEST_METHOD: usize = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_told_from_a_greeting() {
+        for (input, expected) in [
+            ("GET / HTTP/1.1\r\n", true),
+            ("OPTIONS * HTTP/1.1\r\n", true),
+            ("HEAD ", true),
+            ("Hello, server!", false),
+            ("GET", false),
+            ("get / HTTP/1.1", false),
+            ("GETS /", false),
+            (" GET /", false),
+            ("\x16\x03\x01", false),
+            ("", false),
+        ] {
+            assert_eq!(is_http(input.as_bytes()), expected, "{input:?}");
+        }
+    }
+}
