@@ -3,6 +3,7 @@
 mod admin;
 mod balance;
 mod bench;
+mod cgi;
 mod command;
 mod config_file;
 mod deployment;
@@ -20,6 +21,7 @@ mod models;
 mod observe;
 mod overload;
 mod parked;
+mod program;
 mod proxy;
 mod proxy_faults;
 mod proxy_protocol;

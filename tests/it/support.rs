@@ -258,6 +258,20 @@ pub(crate) fn assert_wrong_usage(command: &[&str], cases: &[(&[&str], &str)]) {
     }
 }
 
+/// The processes that this one has started, zombies included.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").expect("it is there").filter_map(|entry| {
+        entry.expect("an entry").file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+    });
+    numbers.filter(|process| parent_of(*process) == Some(parent)).collect()
+}
+
+fn parent_of(process: u32) -> Option<u32> {
+    // It may end meanwhile.
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// A command that serves, as a process, killed when dropped.
 pub(crate) struct Served {
     child: Process,
@@ -279,7 +293,12 @@ pub(crate) fn start_command(args: &[&str]) -> Served {
     out.read_line(&mut line).expect("it says where");
     let addr =
         line.trim().strip_prefix("listening on ").expect("the first line").parse().expect("an address");
-    Served { child, out, addr }
+    let mut served = Served { child, out, addr };
+    if args[0] == "serve" {
+        // Whatever other addresses there are come before it.
+        while !served.line().starts_with("try ") {}
+    }
+    served
 }
 
 impl Served {
@@ -293,6 +312,11 @@ impl Served {
 
     pub(crate) fn threads(&self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it is there").count()
+    }
+
+    /// The processes that it has started and not waited for.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        children(self.child.id())
     }
 
     /// How many of its threads have this name.

@@ -1,0 +1,247 @@
+//! Any program as the app: what passes, how many run, and what is left of them.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    path::Path,
+    thread,
+};
+
+use overfall::apps::Program;
+use rustix::process::Signal;
+
+use crate::{
+    support::{
+        BRIEF, Served, assert_wrong_usage, await_that, builder, connect, exchange, hear, reset_on_close,
+        rest, serve, tell,
+    },
+    temporary::TempDir,
+    tls::{Identity, dial},
+};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a client gets that sends nothing, and ends its side at once.
+fn had(served: &Served) -> String {
+    text(&exchange(served.addr, b"").expect("a reply"))
+}
+
+fn sh(script: &str) -> Program {
+    Program::new("sh").arg("-c").arg(script)
+}
+
+#[test]
+fn a_programs_input_and_output_are_the_connection() {
+    let server = builder().serve_handler(Program::new("cat")).expect("it serves");
+    assert_eq!(text(&exchange(server.local_addr(), b"hello").expect("a reply")), "hello");
+    // More than all the buffers on the way have room for, in both directions at once.
+    let sent: Vec<u8> = (0..8_000_000_u32).map(|at| (at / 3) as u8).collect();
+    let stream = connect(server.local_addr());
+    let writer = thread::spawn({
+        let (mut stream, sent) = (stream.try_clone().expect("a socket"), sent.clone());
+        move || {
+            stream.write_all(&sent).expect("it reads");
+            stream.shutdown(Shutdown::Write).expect("it is there");
+        }
+    });
+    let got = rest(&stream).expect("all of it");
+    writer.join().expect("it ends");
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    await_that("both are counted", || server.metrics().answered == 2);
+    assert_eq!((server.metrics().failed, server.metrics().timed_out_io), (0, 0));
+}
+
+#[test]
+fn a_program_may_speak_first_and_end_first_and_need_not_listen() {
+    let server =
+        builder().serve_handler(sh("echo hello; read line; echo \"you: $line\"")).expect("it serves");
+    let stream = connect(server.local_addr());
+    assert_eq!(hear(&stream), "hello");
+    tell(&stream, "me");
+    // It has not read what follows, which is not to take its last word along.
+    tell(&stream, "more");
+    assert_eq!(text(&rest(&stream).expect("no reset")), "you: me\n");
+    let deaf = builder().serve_handler(sh("exec <&-; echo deaf; sleep 0.1; echo still")).expect("it serves");
+    let stream = connect(deaf.local_addr());
+    let _ = (&stream).write_all(&vec![b'x'; 1_000_000]);
+    let _ = stream.shutdown(Shutdown::Write);
+    assert_eq!(text(&rest(&stream).expect("no reset")), "deaf\nstill\n");
+}
+
+#[test]
+fn a_program_knows_its_client_and_has_nothing_of_the_servers() {
+    let script = "env; for fd in /proc/$$/fd/*; do readlink $fd; done";
+    let mut served = serve(&["--", "sh", "-c", script]);
+    let stream = connect(served.addr);
+    stream.shutdown(Shutdown::Write).expect("it is there");
+    let (client, said) = (stream.local_addr().expect("an address"), text(&rest(&stream).expect("a reply")));
+    let (ip, port, here) = ("127.0.0.1", client.port(), served.addr.port());
+    for line in [
+        "PROTO=TCP".to_owned(),
+        format!("TCPREMOTEIP={ip}"),
+        format!("TCPREMOTEPORT={port}"),
+        format!("TCPLOCALIP={ip}"),
+        format!("TCPLOCALPORT={here}"),
+        format!("REMOTE_ADDR={ip}"),
+        format!("REMOTE_PORT={port}"),
+        format!("SERVER_ADDR={ip}"),
+        format!("SERVER_PORT={here}"),
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line} is not in {said}");
+    }
+    for ours in ["socket:", "anon_inode:"] {
+        assert!(!said.contains(ours), "{said}");
+    }
+    served.signal(Signal::TERM);
+    assert_eq!(served.wait().0, Some(0));
+}
+
+#[test]
+fn what_a_service_manager_says_is_not_for_programs() {
+    let dir = TempDir::new("notify");
+    let socket = dir.path().join("socket");
+    let _manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let mut command = crate::support::overfall(&["serve", "-q", "--listen", "127.0.0.1:0", "--", "env"]);
+    command
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "10000000")
+        .stdout(std::process::Stdio::piped());
+    let mut child = crate::temporary::Process(command.spawn().expect("it runs"));
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut out, &mut line).expect("it says where");
+    let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+    let said = text(&exchange(addr, b"").expect("a reply"));
+    assert!(said.contains("REMOTE_ADDR=127.0.0.1\n"), "{said}");
+    assert!(!said.contains("NOTIFY_SOCKET") && !said.contains("WATCHDOG"), "{said}");
+}
+
+/// The processes that have written their numbers to this directory, and are still there.
+fn alive(dir: &Path) -> usize {
+    let is_alive = |number: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let files = std::fs::read_dir(dir).expect("it is there").map(|file| file.expect("a file").path());
+    let numbers = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    numbers.filter(|number| is_alive(number)).count()
+}
+
+/// Says who it is, starts another, and both are silent.
+fn silent(dir: &TempDir) -> String {
+    let dir = dir.path().display();
+    format!("echo $$ > {dir}/$$; sleep 1000 & echo $! > {dir}/$!; echo begun; wait")
+}
+
+#[test]
+fn a_silent_program_is_killed_with_all_that_it_has_started() {
+    let dir = TempDir::new("silent");
+    let server = builder().io_timeout(BRIEF).serve_handler(sh(&silent(&dir))).expect("it serves");
+    let stream = connect(server.local_addr());
+    assert_eq!(hear(&stream), "begun");
+    // What breaks off is not to pass for whole.
+    assert!(rest(&stream).is_err());
+    await_that("both are gone", || alive(dir.path()) == 0);
+    await_that("it is counted", || server.metrics().timed_out_io == 1);
+    assert_eq!(server.metrics().answered, 0);
+}
+
+#[test]
+fn a_program_is_killed_when_its_client_has_gone() {
+    let dir = TempDir::new("gone");
+    let server = builder().workers(1).serve_handler(sh(&silent(&dir))).expect("it serves");
+    let stream = connect(server.local_addr());
+    assert_eq!(hear(&stream), "begun");
+    assert_eq!(alive(dir.path()), 2);
+    reset_on_close(&stream);
+    drop(stream);
+    await_that("both are gone", || alive(dir.path()) == 0);
+    let next = connect(server.local_addr());
+    assert_eq!(hear(&next), "begun");
+    reset_on_close(&next);
+}
+
+#[test]
+fn as_many_run_at_once_as_there_are_workers() {
+    let mut served = serve(&["--workers", "2", "--patience", "30s", "--", "sh", "-c", "echo begun; cat"]);
+    let clients: Vec<TcpStream> = (0..5).map(|_| connect(served.addr)).collect();
+    await_that("three wait", || served.counter("queue_depth") == 3);
+    assert_eq!(served.children().len(), 2);
+    for client in &clients {
+        assert_eq!(hear(client), "begun");
+        client.shutdown(Shutdown::Write).expect("it is there");
+        assert_eq!(text(&rest(client).expect("an end")), "");
+    }
+    await_that("no program is left", || served.children().is_empty());
+    assert_eq!(served.counter("busy_highest"), 2);
+}
+
+#[test]
+fn a_drain_lets_programs_end_and_kills_them_when_its_time_is_over() {
+    let mut served = serve(&["--", "sh", "-c", "echo begun; read line; echo \"$line\""]);
+    let stream = connect(served.addr);
+    assert_eq!(hear(&stream), "begun");
+    served.signal(Signal::TERM);
+    await_that("it accepts nobody", || TcpStream::connect(served.addr).is_err());
+    tell(&stream, "bye");
+    assert_eq!(text(&rest(&stream).expect("an end")), "bye\n");
+    assert_eq!(served.wait().0, Some(0));
+
+    let dir = TempDir::new("drain");
+    let args = ["--drain-timeout", "100ms", "--", "sh", "-c", &silent(&dir)];
+    let mut served = serve(&args);
+    let stream = connect(served.addr);
+    assert_eq!(hear(&stream), "begun");
+    served.signal(Signal::TERM);
+    assert_eq!(served.wait().0, Some(1));
+    await_that("both are gone", || alive(dir.path()) == 0);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_costs_its_client_alone() {
+    let dir = TempDir::new("start");
+    let program = dir.path().join("program");
+    let server = builder().serve_handler(Program::new(&program)).expect("it serves");
+    assert_eq!(exchange(server.local_addr(), b"").expect("an end"), b"");
+    assert_eq!(server.metrics().failed, 1);
+    std::fs::copy("/bin/cat", &program).expect("it is written");
+    assert_eq!(exchange(server.local_addr(), b"now").expect("a reply"), b"now");
+}
+
+#[test]
+fn a_program_is_served_over_tls() {
+    let identity = Identity::new("program");
+    let server =
+        builder().tls(identity.tls()).serve_handler(sh("read line; echo \"$line\"")).expect("it serves");
+    let mut stream = dial(&identity.client(&[]), server.local_addr());
+    stream.write_all(b"hidden\n").expect("it reads");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("an end that is told");
+    assert_eq!(reply, "hidden\n");
+}
+
+#[test]
+fn no_zombie_is_left() {
+    let served = serve(&["--workers", "4", "--patience", "30s", "--", "sh", "-c", "exit 3"]);
+    for _ in 0..20 {
+        assert_eq!(had(&served), "");
+    }
+    await_that("no program is left", || served.children().is_empty());
+}
+
+#[test]
+fn what_is_no_program_is_said_at_once() {
+    assert_wrong_usage(
+        &["serve"],
+        &[
+            (&["--", "no-such-program"], "COMMAND is no-such-program, which is no program"),
+            (&["--", "/etc/passwd"], "COMMAND is /etc/passwd, which is no program"),
+            (&["--", "/"], "COMMAND is /, which is no program"),
+            (&["--cgi"], "<COMMAND>"),
+            (&["--app", "echo", "--", "cat"], "--app"),
+            (&["--work", "1ms", "--", "cat"], "--work"),
+        ],
+    );
+}
