@@ -238,3 +238,19 @@ fn http_is_a_protocol_too() {
         assert_eq!(cell["wrong"], 0, "{cell}");
     }
 }
+
+#[test]
+fn the_short_help_fits_on_a_screen() {
+    let output = run(&["bench", "-h"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.lines().count() <= 24, "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    for group in ["What is measured", "Arms", "Report"] {
+        assert!(help.contains(&format!("\n{group}:\n")), "{help}");
+    }
+    // What is hidden there is in the long one.
+    let long = String::from_utf8(run(&["bench", "--help"]).stdout).unwrap();
+    for flag in ["--duration", "--pin", "--loads", "--capacity", "--svg", "--require-goodput"] {
+        assert!(long.contains(flag) && !help.contains(flag), "{flag}");
+    }
+}
