@@ -5,35 +5,17 @@ use std::time::Duration;
 
 use super::{
     arm::{Arm, Running},
+    capacity::Capacity,
     client::{self, Load, Loop, Mark, Tally},
-    machine::{descriptor_limit, ports},
     pacer::Pacer,
     plan::{ACTIVE, CLIENTS, Plan, Scenario, Spot},
     results::Round,
     sample::{Group, Sample, Watch},
     silence::Silence,
-    stats::CapacitySearch,
 };
 
 /// More wrong replies than this share make an arm a failure.
 const WRONG_ENOUGH: f64 = 0.001;
-
-/// Saturates the first arm in a closed loop until its rate is steady.
-pub(super) fn find_capacity(plan: &Plan, stop: &dyn Fn() -> bool) -> anyhow::Result<f64> {
-    const WINDOW: Duration = Duration::from_millis(250);
-    let server = plan.arms[0].start(&plan.duty(Scenario::Overload), stop)?;
-    let mut search = CapacitySearch::default();
-    loop {
-        // More clients than workers, and fewer than are let in.
-        let pace = Loop::Closed(plan.workers * 8);
-        let load = plan.load(Scenario::Overload, server.addr, pace);
-        let tally = client::run(Load { warm_up: WINDOW, duration: WINDOW, ..load }, stop, &mut |_| {})?;
-        if let Some(capacity) = search.feed(tally.per_s(tally.good)) {
-            return Ok(capacity);
-        }
-        anyhow::ensure!(!stop(), "interrupted");
-    }
-}
 
 /// Starts a server, measures it, and stops it; else what went wrong with it. All arms of a round
 /// have the same seed, and so the same arrivals.
@@ -41,11 +23,14 @@ pub(super) fn measure(
     plan: &Plan,
     arm: &Arm,
     spot: Spot,
-    capacity: &Result<f64, String>,
+    capacity: &Result<Capacity, String>,
     seed: u64,
     stop: &dyn Fn() -> bool,
 ) -> Result<Round, String> {
-    let offered = offered(plan, spot, capacity)?;
+    let offered = match spot.load {
+        Some(load) => Some(capacity.as_ref().map_err(String::clone)?.per_s * load),
+        None => None,
+    };
     let pace = match offered {
         Some(rate) => Loop::Open(Pacer::new(plan.arrivals, rate, seed)),
         None if spot.scenario == Scenario::Idle => Loop::Closed(ACTIVE),
@@ -62,14 +47,6 @@ pub(super) fn measure(
     round.silent = silence.map(|silence| silence.cost);
     judge(&round, spot)?;
     Ok(round)
-}
-
-/// Requests per second, where the loop is open; else what is against so many.
-fn offered(plan: &Plan, spot: Spot, capacity: &Result<f64, String>) -> Result<Option<f64>, String> {
-    let Some(load) = spot.load else { return Ok(None) };
-    let rate = capacity.clone()? * load;
-    plan.check_rate(rate, descriptor_limit(), ports()).map_err(|wrong| format!("at {load}×: {wrong}"))?;
-    Ok(Some(rate))
 }
 
 /// Loads a server and watches it meanwhile; else how it ended.

@@ -2,7 +2,10 @@
 //! through /proc. It drives any server from outside, ours included, and knows none from inside.
 
 pub(crate) mod arm;
+mod capacity;
 pub(crate) mod client;
+#[cfg(test)]
+mod examples;
 pub(crate) mod exchange;
 pub(crate) mod machine;
 mod measure;
@@ -14,9 +17,12 @@ mod sample;
 mod silence;
 mod stats;
 
+use std::time::SystemTime;
+
 use self::{
     arm::Arm,
-    measure::{find_capacity, measure},
+    capacity::Capacity,
+    measure::measure,
     plan::{Plan, Scenario},
     results::{Cell, Results},
 };
@@ -24,29 +30,28 @@ use self::{
 /// Runs the plan. `stop` ends it early; `progress` is told what is being measured, and after how
 /// many measurements.
 pub(crate) fn run(plan: Plan, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&str, usize)) -> Results {
-    let found = capacity(&plan, stop, progress);
-    let capacity = found.as_ref().ok().copied().flatten();
-    let usable = found.and_then(|capacity| {
-        let usable = capacity.filter(|&capacity| capacity > 0.0);
-        usable.ok_or_else(|| "the capacity was not found: it answers nobody".into())
-    });
+    let began = SystemTime::now();
+    let capacity = find_capacity(&plan, stop, progress);
     let mut cells = cells(&plan);
-    let interrupted = !measure_all(&plan, &mut cells, &usable, stop, progress);
-    Results { plan, capacity, cells, interrupted }
+    let interrupted = !measure_all(&plan, &mut cells, &capacity, stop, progress);
+    let (per_s, left_out) = match capacity {
+        Ok(capacity) => (Some(capacity.per_s), capacity.left_out),
+        Err(_) => (plan.capacity, Vec::new()),
+    };
+    Results { plan, began, capacity: per_s, left_out, cells, interrupted }
 }
 
-/// What the first arm can do in an overload, if one is measured: as the plan has it, or as it is found.
-fn capacity(
+/// What an overload can be made of, if one is measured.
+fn find_capacity(
     plan: &Plan,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(&str, usize),
-) -> Result<Option<f64>, String> {
-    if plan.capacity.is_some() || !plan.scenarios.contains(&Scenario::Overload) {
-        return Ok(plan.capacity);
+) -> Result<Capacity, String> {
+    if !plan.scenarios.contains(&Scenario::Overload) {
+        return Err("no overload is measured".into());
     }
     progress("capacity", 0);
-    let found = find_capacity(plan, stop);
-    found.map(Some).map_err(|error| format!("the capacity was not found: {error:#}"))
+    capacity::find(plan, stop).map_err(|error| format!("the capacity was not found: {error:#}"))
 }
 
 /// Every arm at every spot, with no round yet.
@@ -70,7 +75,7 @@ fn cells(plan: &Plan) -> Vec<Cell> {
 fn measure_all(
     plan: &Plan,
     cells: &mut [Cell],
-    capacity: &Result<f64, String>,
+    capacity: &Result<Capacity, String>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(&str, usize),
 ) -> bool {
@@ -87,8 +92,11 @@ fn measure_all(
                 &format!("round {} of {}, {}: {}", round + 1, plan.rounds, spot.scenario, cell.arm),
                 done,
             );
+            let left_out = |capacity: &Capacity| {
+                capacity.left_out.iter().any(|left_out| spot.load == Some(left_out.load))
+            };
             // An arm that failed once is not tried again.
-            if cell.failure().is_some() {
+            if cell.failure().is_some() || capacity.as_ref().is_ok_and(left_out) {
                 continue;
             }
             let arm = plan.arms.iter().find(|arm| arm.name == cell.arm).unwrap_or(&plan.arms[0]);

@@ -221,30 +221,7 @@ pub(crate) fn cpu_set(cpu: usize) -> CpuSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::arm::How;
-
-    fn plan() -> Plan {
-        Plan {
-            arms: vec![
-                Arm { name: "pool".into(), how: How::Model("pool") },
-                Arm { name: "spawn".into(), how: How::Model("spawn") },
-            ],
-            protocol: Protocol::Tcp,
-            scenarios: Scenario::ALL.into(),
-            loads: vec![0.8, 1.0, 2.0, 10.0],
-            capacity: Some(1000.0),
-            work: Duration::from_millis(1),
-            deadline: Duration::from_millis(500),
-            idle: 5000,
-            workers: 2,
-            rounds: 6,
-            duration: Duration::from_secs(2),
-            arrivals: Arrivals::Poisson,
-            give_up: GiveUp::Close,
-            pin: None,
-            environment: serde_json::Value::Null,
-        }
-    }
+    use crate::bench::examples::plan;
 
     #[test]
     fn the_first_arm_runs_twice_in_one_cell_of_connections_and_one_of_overload() {

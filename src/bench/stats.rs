@@ -40,28 +40,34 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// How an arm compares with the first, round by round: the median of the ratios, and the smallest
-/// and the largest. Over six rounds these two enclose the true median with a probability of
-/// 1 - 2 / 2^6 = 97 %, whatever the distribution (the sign test's interval).
+/// A figure's median over the rounds, and the smallest and the largest of a round. How sure it is that
+/// the true median is between these is the [`confidence`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Ratio {
+pub(crate) struct Interval {
     pub(crate) median: f64,
     pub(crate) smallest: f64,
     pub(crate) largest: f64,
 }
 
-impl Ratio {
-    /// Of the pairs of one round each; none without a pair that can be divided.
-    pub(crate) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
-        let ratios: Vec<f64> = pairs
-            .into_iter()
-            .filter(|pair| pair.0.is_finite() && pair.1 > 0.0)
-            .map(|pair| pair.0 / pair.1)
-            .collect();
-        let smallest = ratios.iter().copied().reduce(f64::min)?;
-        let largest = ratios.iter().copied().reduce(f64::max)?;
-        Some(Self { median: median(ratios), smallest, largest })
+impl Interval {
+    /// Of one value from each round; what is not a number says nothing. None without any.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        let smallest = values.iter().copied().reduce(f64::min)?;
+        let largest = values.iter().copied().reduce(f64::max)?;
+        Some(Self { median: median(values), smallest, largest })
     }
+
+    /// Of the ratios of pairs, of one round each; none without a pair that can be divided.
+    pub(crate) fn of_ratios(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
+        Self::of(pairs.into_iter().filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1))
+    }
+}
+
+/// The probability that the true median is between the smallest and the largest of so many rounds,
+/// whatever the distribution (the sign test's interval): 97 % over six, and nothing over one.
+pub(crate) fn confidence(rounds: usize) -> f64 {
+    1.0 - 0.5f64.powi(i32::try_from(rounds).unwrap_or(i32::MAX) - 1)
 }
 
 /// Finds the rate at which a saturated server completes requests: it is fed the rates of short
@@ -100,9 +106,15 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median([]), 0.0);
-        let ratio = Ratio::of([(2.0, 1.0), (3.0, 2.0), (1.0, 1.0), (5.0, 0.0)]).unwrap();
-        assert_eq!(ratio, Ratio { median: 1.5, smallest: 1.0, largest: 2.0 });
-        assert_eq!(Ratio::of([(1.0, 0.0)]), None);
+        let ratio = Interval::of_ratios([(2.0, 1.0), (3.0, 2.0), (1.0, 1.0), (5.0, 0.0)]).unwrap();
+        assert_eq!(ratio, Interval { median: 1.5, smallest: 1.0, largest: 2.0 });
+        assert_eq!(Interval::of_ratios([(1.0, 0.0)]), None);
+        assert_eq!(Interval::of([f64::NAN]), None);
+    }
+
+    #[test]
+    fn one_round_proves_nothing_and_six_are_nearly_sure() {
+        assert_eq!([1, 2, 3, 6].map(confidence), [0.0, 0.5, 0.75, 0.96875]);
     }
 
     #[test]

@@ -67,6 +67,11 @@ fn every_scenario_is_measured_and_written() {
     ];
     for cell in cells {
         assert!(fields.iter().all(|&field| cell[field].is_number()), "{cell}");
+        if cell["verdict"] == "not measured" {
+            // On a machine that is too busy to offer it.
+            assert_eq!(cell["load"], document["left_out"][0]["load"]);
+            continue;
+        }
         assert!(["ok", "generator-bound"].contains(&cell["verdict"].as_str().unwrap()), "{cell}");
         assert!(cell["goodput_per_s"].as_f64().unwrap() > 0.0, "{cell}");
         assert!(!cell["rounds"][0]["samples"].as_array().unwrap().is_empty());
@@ -77,12 +82,47 @@ fn every_scenario_is_measured_and_written() {
     let page = fs::read_to_string(html.path()).unwrap();
     // No address of another host in it: the only one is the name of SVG's namespace.
     assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
+    assert!(page.contains("Goodput against offered load"));
     // On a machine that is too busy to offer the load there is no result to draw.
-    let measured = |cell: &serde_json::Value| cell["scenario"] != "overload" || cell["verdict"] == "ok";
-    if cells.iter().all(measured) {
-        assert!(page.contains("<polyline") && page.contains("Goodput against offered load"));
+    let drawn = |what: &str| page.matches(&format!("class=\"{what} ")).count();
+    let missing = cells.iter().filter(|cell| cell["arm"] == "pool" && cell["verdict"] != "ok").count();
+    assert_eq!(drawn("cross") > 0, missing > 0, "{text}");
+    assert!(drawn("dot") > 0 && drawn("line") > 0);
+    for report in [&text, &page] {
+        assert!(report.contains("one round, which proves nothing"), "{report}");
     }
+    assert!(text.starts_with(document["verdict"].as_str().unwrap()), "{text}");
     assert!(fs::read_to_string(svg.path()).unwrap().starts_with("<svg"));
+}
+
+/// A request that takes no work at all leaves the generator no room above the capacity.
+#[test]
+fn loads_that_this_machine_cannot_offer_are_left_out_and_the_others_are_measured() {
+    let (json, html) = (TempFile::new("left-out.json"), TempFile::new("left-out.html"));
+    let args = [
+        "--scenario",
+        "overload",
+        "--arm",
+        "pool",
+        "--arrivals",
+        "uniform",
+        "--work",
+        "0s",
+        "--loads",
+        "0.05,1000000",
+    ];
+    let output = bench(&[&args[..], &["--json", json.path(), "--html", html.path()]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("\n1000000× is left out: ") && text.contains("requests per second need "),
+        "{text}"
+    );
+    let document = json_of(&json);
+    assert_eq!(document["left_out"][0]["load"], 1e6);
+    assert_eq!(document["cells"][0]["load"], 0.05);
+    assert!(document["cells"][0]["good"].as_u64().unwrap() > 0, "{text}");
+    assert!(html.read().contains("class=\"cross "));
 }
 
 #[test]
@@ -146,7 +186,7 @@ fn a_build_can_gate_on_the_goodput() {
     let patient = ["--deadline", "5s", "--require-goodput", "0.5"];
     let output = bench(&[&args[..], &patient[..]].concat());
     let text = String::from_utf8_lossy(&output.stdout);
-    if text.contains("is no result") {
+    if text.contains("No result at 0.4×") || text.contains("0.4× is left out") {
         println!("SKIPPED: this machine is too busy to offer the load");
     } else {
         assert_eq!(output.status.code(), Some(0), "{text}");

@@ -1,4 +1,4 @@
-//! Everything that was measured as one JSON document, for programs. It draws no conclusion.
+//! Everything that was measured as one JSON document, for programs. It draws no conclusion itself.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::bench::{
     client::GiveUp,
     plan::{CLIENTS, Plan, Scenario, WARM_UP},
-    results::{Cell, Results, Round, Silent},
+    results::{Cell, LeftOut, Results, Round, Silent},
     sample::Sample,
 };
 
@@ -17,6 +17,8 @@ impl Results {
         let plan = &self.plan;
         json!({
             "version": 1,
+            "verdict": self.verdict(),
+            "measured_at": humantime::format_rfc3339_seconds(self.began).to_string(),
             "environment": plan.environment,
             "plan": {
                 "arms": plan.arms.iter().map(|arm| &arm.name).collect::<Vec<_>>(),
@@ -37,6 +39,7 @@ impl Results {
                 "capacity_per_s": self.capacity,
             },
             "interrupted": self.interrupted,
+            "left_out": self.left_out.iter().map(left_out).collect::<Vec<_>>(),
             "cells": self.cells.iter().map(|cell| self.cell(cell)).collect::<Vec<_>>(),
         })
     }
@@ -82,8 +85,13 @@ impl Results {
     }
 }
 
+fn left_out(left_out: &LeftOut) -> Value {
+    json!({ "load": left_out.load, "why": left_out.why })
+}
+
 fn round(round: &Round) -> Value {
     json!({
+        "is_result": round.is_whole(),
         "offered_per_s": round.offered_per_s,
         "sent_per_s": round.sent_per_s,
         "goodput_per_s": round.goodput_per_s,

@@ -2,9 +2,12 @@
 
 mod charts;
 mod document;
+mod marks;
 mod page;
+mod scale;
 mod sentences;
 mod svg;
 mod table;
 mod text;
+mod verdict;
 mod words;

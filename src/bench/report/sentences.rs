@@ -1,32 +1,39 @@
 //! What follows from a scenario's figures, in sentences. It does not know what else the report shows.
 
-use super::words::ratio;
+use super::words::{list, ratio};
 use crate::bench::{
     plan::Scenario,
     results::{Cell, Results, goodput_kept},
 };
 
 impl Results {
-    /// What the table shows, drawn from its figures.
+    /// What the table shows, drawn from its figures, and what it does not.
     pub(super) fn sentences(&self, scenario: Scenario) -> Vec<String> {
         let arms = self.plan.arms.iter().filter_map(|arm| {
-            let cells = self.measured(scenario, &arm.name);
+            let cells = self.results_of(scenario, &arm.name);
             cells.last().map(|last| conclusion(&cells, last))
         });
-        arms.chain(self.noise(scenario)).chain(self.full_generator(scenario)).collect()
+        let noise = arms.chain(self.noise(scenario)).chain(self.full_generator(scenario));
+        noise.chain(self.no_results(scenario)).chain(self.left_out(scenario)).collect()
     }
 
-    /// One arm's cells in the order of their loads, those without a figure left out.
-    fn measured(&self, scenario: Scenario, arm: &str) -> Vec<&Cell> {
-        let cells = self.of(scenario);
-        cells.filter(|cell| cell.arm == arm && cell.good_rounds().next().is_some()).collect()
+    /// The cells that failed, each with its reason.
+    pub(super) fn failures(&self) -> impl Iterator<Item = String> {
+        self.cells.iter().filter_map(|cell| {
+            Some(format!("failed: {} in {}: {}", cell.arm, cell.spot.scenario, cell.failure()?))
+        })
+    }
+
+    /// One arm's cells in the order of their loads, those that are no result left out.
+    fn results_of(&self, scenario: Scenario, arm: &str) -> Vec<&Cell> {
+        self.of(scenario).filter(|cell| cell.arm == arm && cell.is_result()).collect()
     }
 
     /// How far the first arm is from itself.
     fn noise(&self, scenario: Scenario) -> Vec<String> {
         let first = &self.plan.arms[0].name;
         let (compared, _) = scenario.compared();
-        let again = self.measured(scenario, &format!("{first} again"));
+        let again = self.results_of(scenario, &format!("{first} again"));
         let ratios = again.into_iter().filter_map(|cell| self.ratio(cell));
         let say = |of| {
             format!("Noise alone: {first} against itself has {compared} × {}.", ratio(of, self.plan.rounds))
@@ -44,6 +51,32 @@ impl Results {
                 full.join(", ")
             )
         })
+    }
+
+    /// The cells, spot by spot, that the generator could not load as it should.
+    fn no_results(&self, scenario: Scenario) -> Vec<String> {
+        let spots = self.plan.spots().into_iter().filter(|spot| spot.scenario == scenario);
+        let say = |spot| {
+            let bound =
+                self.of(scenario).filter(|cell| cell.spot == spot && cell.verdict() == "generator-bound");
+            let arms: Vec<_> = bound.clone().map(|cell| &*cell.arm).collect();
+            let sent = bound.map(|cell| cell.median(|r| r.sent as f64 / r.intended.max(1) as f64));
+            let least = sent.reduce(f64::min)?;
+            let at = spot.load.map_or(String::new(), |load| format!(" at {load}×"));
+            Some(format!(
+                "No result{at} for {}: the generator could send only {:.0} % of what it should.",
+                list(&arms),
+                // Not to be rounded to all of it.
+                (least * 1e2).floor()
+            ))
+        };
+        spots.filter_map(say).collect()
+    }
+
+    /// The loads that were not measured.
+    fn left_out(&self, scenario: Scenario) -> Vec<String> {
+        let loads = self.left_out.iter().filter(|_| scenario == Scenario::Overload);
+        loads.map(|left_out| format!("{}× is left out: {}.", left_out.load, left_out.why)).collect()
     }
 }
 
@@ -71,9 +104,6 @@ fn conclusion(cells: &[&Cell], last: &Cell) -> String {
 
 fn in_overload(cells: &[&Cell], last: &Cell) -> String {
     let (name, load) = (&last.arm, last.spot.load.unwrap_or(0.0));
-    if last.verdict() != "ok" {
-        return format!("{name} at {load}× is no result: {}.", last.verdict());
-    }
     let kept = goodput_kept(cells.iter().copied()).unwrap_or(0.0);
     let p99 = last.median(|r| r.service_p99_us) / 1e3;
     let good = if kept > 0.0 && !p99.is_nan() {

@@ -1,12 +1,25 @@
 //! The figures of a scenario as a table for people. It knows the columns, not what follows from them.
 
-use comfy_table::{Cell as Text, CellAlignment, Table, presets::NOTHING};
+use comfy_table::{Cell as Text, CellAlignment, Table as Drawn, presets::NOTHING};
 
 use super::words::{ratio, short};
 use crate::bench::{
     plan::Scenario,
-    results::{Figure, Results},
+    results::{Cell, Figure, Results},
 };
+
+/// The figures of a scenario, written out. Names come first, in one column or two, and the verdict last.
+pub(super) struct Table {
+    pub(super) names: usize,
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// The figures of a cell.
+pub(super) struct Row {
+    pub(super) texts: Vec<String>,
+    pub(super) is_result: bool,
+}
 
 const CLOSED: &[Figure] = &[
     ("good/s", |r| r.goodput_per_s),
@@ -56,26 +69,59 @@ impl Scenario {
 
 impl Results {
     pub(super) fn table(&self, scenario: Scenario) -> Table {
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        let figures = scenario.figures();
         let (compared, _) = scenario.compared();
         let compared_by = format!("{compared} ÷ {}", self.plan.arms[0].name);
-        let loads = (scenario == Scenario::Overload).then_some("load");
-        let names = figures.iter().map(|&(name, _)| name);
-        table.set_header(loads.into_iter().chain(["arm"]).chain(names).chain([&*compared_by, "verdict"]));
-        for cell in self.of(scenario).filter(|cell| !cell.rounds.is_empty()) {
-            let load = cell.spot.load.map(|load| Text::new(format!("{load}×")));
-            let show = |&(_, figure): &Figure| match cell.good_rounds().next() {
-                Some(_) => Text::new(short(cell.median(figure))).set_alignment(CellAlignment::Right),
-                None => Text::new("-"),
-            };
-            let against_first = self.ratio(cell).map_or_else(|| "-".into(), |of| ratio(of, self.plan.rounds));
-            let end = [Text::new(against_first), Text::new(cell.verdict())];
-            table.add_row(
-                load.into_iter().chain([Text::new(&cell.arm)]).chain(figures.iter().map(show)).chain(end),
-            );
+        let names = if scenario == Scenario::Overload { &["load", "arm"][..] } else { &["arm"] };
+        let figures = scenario.figures().iter().map(|&(name, _)| name);
+        let header = names.iter().copied().chain([&*compared_by]).chain(figures).chain(["verdict"]);
+        Table {
+            names: names.len(),
+            header: header.map(str::to_owned).collect(),
+            rows: self
+                .of(scenario)
+                .filter(|cell| !cell.rounds.is_empty())
+                .map(|cell| self.row(cell))
+                .collect(),
         }
-        table
+    }
+
+    fn row(&self, cell: &Cell) -> Row {
+        let load = cell.spot.load.map(|load| format!("{load}×"));
+        let measured = cell.good_rounds().next().is_some();
+        let show = |&(_, figure): &Figure| {
+            if measured { short(cell.median(figure)) } else { "-".into() }
+        };
+        let compared = self.ratio(cell).map_or_else(|| "-".into(), |of| ratio(of, self.plan.rounds));
+        let figures = cell.spot.scenario.figures().iter().map(show);
+        let texts =
+            load.into_iter().chain([cell.arm.clone(), compared]).chain(figures).chain([verdict(cell)]);
+        Row { texts: texts.collect(), is_result: cell.is_result() }
+    }
+}
+
+/// A cell's verdict, with how many rounds count where not all do.
+fn verdict(cell: &Cell) -> String {
+    let (counted, measured) = (cell.good_rounds().count(), cell.rounds.len());
+    if cell.is_result() && counted < measured {
+        return format!("ok ({counted} of {measured} rounds)");
+    }
+    cell.verdict().into()
+}
+
+impl Table {
+    /// For a terminal.
+    pub(super) fn text(&self) -> String {
+        let mut table = Drawn::new();
+        table.load_style(NOTHING);
+        table.set_header(&self.header);
+        let last = self.header.len() - 1;
+        for row in &self.rows {
+            table.add_row(row.texts.iter().enumerate().map(|(column, text)| {
+                let is_word = column < self.names || column == last;
+                let alignment = if is_word { CellAlignment::Left } else { CellAlignment::Right };
+                Text::new(text).set_alignment(alignment)
+            }));
+        }
+        table.trim_fmt()
     }
 }

@@ -1,38 +1,34 @@
-//! The report as text, for people: for each scenario a table and what follows from it. It knows neither
-//! the columns nor the sentences.
+//! The report as text, for people: the verdict, then for each scenario a table and what follows from it. It
+//! knows neither the columns nor the sentences.
 
-use super::words::about;
-use crate::bench::results::Results;
+use super::words::{about, how, intervals};
+use crate::bench::{plan::Scenario, results::Results};
 
 impl Results {
     /// All of the text.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        for &scenario in &self.plan.scenarios {
-            if self.of(scenario).all(|cell| cell.rounds.is_empty()) {
-                continue;
-            }
-            text +=
-                &format!("\n{}: {}\n{}\n", scenario, about(self, scenario), self.table(scenario).trim_fmt());
+        let mut text = format!("{}\n{}\n", self.verdict(), how(self));
+        for scenario in self.shown_scenarios() {
+            text += &format!("\n{}: {}\n{}\n", scenario, about(self, scenario), self.table(scenario).text());
             for sentence in self.sentences(scenario) {
                 text += &format!("{sentence}\n");
             }
         }
-        if self.plan.rounds > 1 {
-            text += &format!(
-                "\nFigures are medians of {} rounds; in brackets are the smallest and the largest ratio of a round{}.\n",
-                self.plan.rounds,
-                if self.plan.rounds == 6 { ", a 97 % interval" } else { "" }
-            );
+        if let Some(intervals) = intervals(self) {
+            text += &format!("\nFigures are medians; in brackets are {intervals}.\n");
         }
-        for cell in &self.cells {
-            if let Some(failure) = cell.failure() {
-                text += &format!("failed: {} in {}: {failure}\n", cell.arm, cell.spot.scenario);
-            }
+        for failure in self.failures() {
+            text += &format!("{failure}\n");
         }
         if self.interrupted {
             text += "interrupted: this is what was measured until then\n";
         }
         text
+    }
+
+    /// The scenarios of which something was measured.
+    pub(super) fn shown_scenarios(&self) -> impl Iterator<Item = Scenario> {
+        let scenarios = self.plan.scenarios.iter().copied();
+        scenarios.filter(|&scenario| self.of(scenario).any(|cell| !cell.rounds.is_empty()))
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// active ones.
     #[arg(long, value_name = "SCENARIO", help_heading = WHAT, hide_possible_values = true, value_parser = scenario_parser())]
     pub(super) scenario: Vec<Scenario>,
-    /// What the servers speak, tcp or http
+    /// What is spoken, tcp or http
     ///
     /// Over tcp they greet (connections, overload) or echo (keepalive, idle).
     #[arg(long, default_value = "tcp", help_heading = WHAT, hide_possible_values = true, value_parser = protocol_parser())]
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// One round of one second a cell: it has no intervals, and what it shows may be noise.
     #[arg(long, help_heading = WHAT, conflicts_with_all = ["rounds", "duration"])]
     pub(super) quick: bool,
-    /// Rounds, over which medians are taken
+    /// Rounds; figures are their medians
     ///
     /// Each has a fresh server for every cell, and the arms in random order.
     #[arg(long, value_name = "N", default_value_t = 6, help_heading = WHAT, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIN", default_value = "auto", help_heading = WHAT, hide_short_help = true)]
     pub(super) pin: Pinning,
 
-    /// Our own: pool, spawn or limit [default: all]
+    /// Ours: pool, spawn or limit [default: all]
     ///
     /// May be repeated, and the first is what the others are compared with. spawn has a thread for every connection,
     /// and limit the same behind a semaphore.
