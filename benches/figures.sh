@@ -10,23 +10,18 @@ done
 results=$PWD/benches/results baselines=$PWD/benches/baselines
 target=${CARGO_TARGET_DIR:-$PWD/target}
 cargo build --locked --release --bins --example tokio
-(cd "$baselines/go/server" && go build -o "$target/go-server" .)
 overfall=$target/release/overfall
 tokio="$target/release/examples/tokio {app} {work} {addr}"
-go="$target/go-server {app} {work} {addr}"
 bench() { "$overfall" bench --rounds 3 --duration 1s "$@"; }
 note() { # FILE: what was measured goes there, without the paths of this machine
     sed -e "s#$target/##g" -e "s#$PWD/##g" > "$results/$1"
 }
 
 bench --svg "$results/goodput.svg" \
-    --against "tokio=$tokio@127.0.0.1:7001" --against "tokio-limit=$tokio 64@127.0.0.1:7002" \
-    --against "go=$go@127.0.0.1:7003" | note tcp.txt
+    --against "tokio=$tokio@127.0.0.1:7001" --against "tokio-limit=$tokio 64@127.0.0.1:7002" --peer go | note tcp.txt
 
 bench --protocol http --arm pool --arm spawn \
-    --scenario connections --scenario keepalive --scenario idle \
-    --against "nginx=nginx -c $baselines/nginx.conf@127.0.0.1:7004" \
-    --against "go=$go@127.0.0.1:7003" | note http.txt
+    --scenario connections --scenario keepalive --scenario idle --peer nginx --peer go | note http.txt
 
 # A service that many know, bare and behind a proxy without any settings.
 gunicorn="gunicorn --chdir $baselines --workers 4 --log-level critical --bind"
@@ -40,9 +35,11 @@ benches/tls.sh 3 | tee "$results/tls.txt"
 
 # The relays, with nginx behind them on the CPU of the load. Their ratio to the first arm, which has
 # nothing behind it, says nothing; compare them with each other.
-taskset -c 1 nginx -c "$baselines/nginx.conf" &
+place=$(mktemp -d)
+sed "s#{dir}#$place#; s#{addr}#127.0.0.1:7004#; s#{connections}#16384#" src/bench/peers/nginx.conf > "$place/nginx.conf"
+taskset -c 1 nginx -c "$place/nginx.conf" &
 upstream=$!
-trap 'kill $upstream' EXIT
+trap 'kill $upstream; rm -rf "$place"' EXIT
 bench --protocol http --arm pool --scenario connections --scenario keepalive \
     --against "balance=$overfall balance -q --workers 4 --listen {addr} 127.0.0.1:7004@127.0.0.1:7005" \
     --against "haproxy=haproxy -db -f $baselines/haproxy.cfg@127.0.0.1:7006" | note balance.txt

@@ -27,6 +27,8 @@ use crate::limits;
 pub(crate) struct Arm {
     pub(crate) name: String,
     pub(crate) how: How,
+    /// Whether it burns CPU for each request when it is told to.
+    pub(crate) burns: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -77,7 +79,11 @@ impl Arm {
         if addrs.is_empty() {
             return Err(format!("{addr:?} is no address; give HOST:PORT after the @"));
         }
-        Ok(Self { name: name.to_owned(), how: How::Command { command: command.to_owned(), addrs } })
+        Ok(Self {
+            name: name.to_owned(),
+            how: How::Command { command: command.to_owned(), addrs },
+            burns: true,
+        })
     }
 
     /// The command line, for the report too.

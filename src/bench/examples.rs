@@ -15,8 +15,8 @@ use super::{
 pub(super) fn plan() -> Plan {
     Plan {
         arms: vec![
-            Arm { name: "pool".into(), how: How::Model("pool") },
-            Arm { name: "spawn".into(), how: How::Model("spawn") },
+            Arm { name: "pool".into(), how: How::Model("pool"), burns: true },
+            Arm { name: "spawn".into(), how: How::Model("spawn"), burns: true },
         ],
         protocol: Protocol::Tcp,
         scenarios: Scenario::ALL.into(),
@@ -82,7 +82,7 @@ pub(super) fn results(rounds: usize, cells: Vec<Cell>) -> Results {
     let mut scenarios = Vec::new();
     for cell in &cells {
         if !arms.iter().any(|arm| arm.name == cell.arm) {
-            arms.push(Arm { name: cell.arm.clone(), how: How::Model("pool") });
+            arms.push(Arm { name: cell.arm.clone(), how: How::Model("pool"), burns: true });
         }
         if !scenarios.contains(&cell.spot.scenario) {
             scenarios.push(cell.spot.scenario);

@@ -10,6 +10,7 @@ pub(crate) mod exchange;
 pub(crate) mod machine;
 mod measure;
 pub(crate) mod pacer;
+pub(crate) mod peer;
 pub(crate) mod plan;
 mod report;
 pub(crate) mod results;
@@ -61,7 +62,7 @@ fn cells(plan: &Plan) -> Vec<Cell> {
         let again = spot
             .control
             .then(|| Arm { name: format!("{} again", plan.arms[0].name), ..plan.arms[0].clone() });
-        for arm in plan.arms.iter().cloned().chain(again) {
+        for arm in plan.arms_in(spot.scenario).cloned().chain(again) {
             let duty = plan.duty(spot.scenario);
             let program = std::path::Path::new("overfall");
             let command = arm.command_line(&duty, program).join(" ");

@@ -120,7 +120,13 @@ impl Plan {
 
     /// How many measurements there are in a round.
     pub(crate) fn cells_per_round(&self) -> usize {
-        self.spots().iter().map(|spot| self.arms.len() + usize::from(spot.control)).sum()
+        self.spots().iter().map(|spot| self.arms_in(spot.scenario).count() + usize::from(spot.control)).sum()
+    }
+
+    /// The arms that have a part in a scenario. One that burns no CPU has no overload with work to bear.
+    pub(crate) fn arms_in(&self, scenario: Scenario) -> impl Iterator<Item = &Arm> {
+        let needed = scenario == Scenario::Overload && !self.work.is_zero();
+        self.arms.iter().filter(move |arm| arm.burns || !needed)
     }
 
     /// About how long all of it takes.
@@ -230,6 +236,17 @@ mod tests {
             spots.iter().filter(|spot| spot.control).map(|spot| (spot.scenario, spot.load)).collect();
         assert_eq!(control, [(Scenario::Connections, None), (Scenario::Overload, Some(1.0))]);
         assert_eq!(plan().cells_per_round(), 7 * 2 + 2);
+    }
+
+    #[test]
+    fn an_arm_that_burns_no_cpu_has_no_part_in_an_overload_with_work() {
+        let mut plan = plan();
+        plan.arms[1].burns = false;
+        let count = |plan: &Plan| Scenario::ALL.map(|scenario| plan.arms_in(scenario).count());
+        assert_eq!(count(&plan), [2, 2, 1, 2]);
+        assert_eq!(plan.cells_per_round(), 7 * 2 + 2 - 4);
+        plan.work = Duration::ZERO;
+        assert_eq!(count(&plan), [2, 2, 2, 2]);
     }
 
     #[test]

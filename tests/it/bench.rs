@@ -2,10 +2,14 @@
 
 use std::{
     fs,
-    process::{Output, Stdio},
+    path::Path,
+    process::{Command, Output, Stdio},
 };
 
-use crate::{support::*, temporary::TempFile};
+use crate::{
+    support::*,
+    temporary::{TempDir, TempFile},
+};
 
 fn json_of(file: &TempFile) -> serde_json::Value {
     serde_json::from_str(&file.read()).expect("JSON")
@@ -247,6 +251,10 @@ fn wrong_usage_is_one_sentence() {
     let cases: &[(&[&str], &str)] = &[
         (&["--scenario", "all"], "'all' for '--scenario <SCENARIO>'"),
         (&["--against", "x"], "'x' for '--against <NAME=COMMAND@ADDR>'"),
+        (&["--peer", "apache"], "'apache' for '--peer <PEER>' [possible values: nginx, haproxy, go]"),
+        (&["--peer", "go", "--peer", "go"], "two arms are called go"),
+        (&["--peer", "nginx"], "--peer nginx speaks http only; give --protocol http with it"),
+        (&["--peer", "haproxy"], "--peer haproxy speaks http only"),
         (&["--against", twice], "two arms are called pool; give each its own name"),
         (&["--idle", "100000000"], "--idle 100000000 needs more than the "),
         (&["--loads", "1,-2"], "'-2' for '--loads <LIST>'"),
@@ -293,4 +301,103 @@ fn the_short_help_fits_on_a_screen() {
     for flag in ["--duration", "--pin", "--loads", "--capacity", "--svg", "--require-goodput"] {
         assert!(long.contains(flag) && !help.contains(flag), "{flag}");
     }
+}
+
+/// Whether a peer can be had here; says so where it cannot.
+fn is_installed(program: &str, version: &str) -> bool {
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
+    let output = Command::new("env").arg(format!("PATH={path}")).args([program, version]).output().unwrap();
+    if !output.status.success() {
+        println!("SKIPPED: {program}, a package of Debian, is not installed");
+    }
+    output.status.success()
+}
+
+/// Processes that have something of this directory on their command lines.
+fn processes_of(dir: &Path) -> Vec<String> {
+    let name = dir.to_str().unwrap();
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
+    all.filter_map(|file| fs::read_to_string(file).ok()).filter(|line| line.contains(name)).collect()
+}
+
+/// Measures a peer with its files in a directory of the test, and expects that nothing of it is left.
+fn measure_peer(name: &str, args: &[&str]) -> serde_json::Value {
+    let (place, json) = (TempDir::new("peers"), TempFile::new("peer.json"));
+    let mut command =
+        overfall(&["bench", "--pin", "off", "--rounds", "1", "--duration", "400ms", "--arm", "pool"]);
+    command.args(["--peer", name, "--json", json.path()]).args(args).env("TMPDIR", place.path());
+    let output = command.output().unwrap();
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}{said}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    assert_eq!(processes_of(place.path()), [""; 0]);
+    let document = json_of(&json);
+    let version = document["environment"]["peers"][name].as_str().unwrap();
+    assert!(text.contains(&format!("Peers: {version}.")), "{text}");
+    document
+}
+
+/// The good replies of an arm in each scenario in which it has a part.
+fn good(document: &serde_json::Value, arm: &str) -> Vec<(String, u64)> {
+    let cells = document["cells"].as_array().unwrap().iter().filter(|cell| cell["arm"] == arm);
+    let good = cells.inspect(|cell| assert_eq!(cell["wrong"], 0, "{cell}"));
+    good.map(|cell| (cell["scenario"].as_str().unwrap().to_owned(), cell["good"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn servers_of_static_replies_are_peers_over_http_and_have_no_part_in_an_overload() {
+    for (name, version) in [("nginx", "-v"), ("haproxy", "-v")] {
+        if !is_installed(name, version) {
+            continue;
+        }
+        let load = ["--capacity", "100", "--loads", "0.5", "--idle", "100"];
+        let document = measure_peer(name, &[&["--protocol", "http"][..], &load].concat());
+        let good = good(&document, name);
+        let scenarios: Vec<_> = good.iter().map(|(scenario, _)| &**scenario).collect();
+        assert_eq!(scenarios, ["connections", "keepalive", "idle"]);
+        assert!(good.iter().all(|&(_, good)| good > 0), "{good:?}");
+    }
+}
+
+#[test]
+fn go_is_built_and_does_the_same_work() {
+    if !is_installed("go", "version") {
+        return;
+    }
+    for protocol in ["tcp", "http"] {
+        let load =
+            ["--scenario", "keepalive", "--scenario", "overload", "--capacity", "100", "--loads", "0.5"];
+        let document = measure_peer("go", &[&["--protocol", protocol, "--work", "3ms"][..], &load].concat());
+        let good = good(&document, "go");
+        assert!(good.len() == 2 && good.iter().all(|&(_, good)| good > 0), "{good:?}");
+        let cells = document["cells"].as_array().unwrap();
+        let mut overload = cells.iter().filter(|cell| cell["arm"] == "go" && cell["scenario"] == "overload");
+        // It is told the work, and does it.
+        assert!(overload.next().unwrap()["cpu_us_per_request"].as_f64().unwrap() >= 2000.0, "{document}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_installed_is_named_with_its_package() {
+    let place = TempDir::new("nothing");
+    let output = overfall(&["bench", "--peer", "go"]).env("PATH", place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "error: --peer go needs go, which is not installed; on Debian, apt install golang-go\n");
+}
+
+#[test]
+fn a_peer_that_cannot_be_built_is_said_and_nothing_of_it_is_left() {
+    let place = TempDir::new("broken");
+    let bin = place.path().join("bin");
+    let temporary = place.path().join("tmp");
+    [&bin, &temporary].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let go = place.write("bin/go", "#!/bin/sh\necho 'no such luck' >&2\nexit 1\n");
+    fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = overfall(&["bench", "--peer", "go"]);
+    let output = command.env("PATH", &bin).env("TMPDIR", &temporary).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("error: cannot build ") && said.ends_with(": no such luck\n"), "{said}");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }

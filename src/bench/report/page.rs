@@ -103,16 +103,19 @@ impl Table {
 fn environment(environment: &Value) -> String {
     let mut rows = String::new();
     for (name, value) in environment.as_object().into_iter().flatten() {
-        let words = |values: &Vec<Value>| values.iter().map(plain).collect::<Vec<_>>().join(" ");
-        let value = value.as_array().map_or_else(|| plain(value), words);
-        write_row(&mut rows, &name.replace('_', " "), &value);
+        write_row(&mut rows, &name.replace('_', " "), &plain(value));
     }
     format!("<section><h2>Environment</h2>{}</section>", definitions(&rows))
 }
 
-/// Without the quotes that JSON has about text.
+/// Without the quotes and brackets that JSON has about text.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Object(values) => values.values().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
 }
 
 fn write_row(rows: &mut String, name: &str, value: &str) {

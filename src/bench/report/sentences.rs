@@ -14,7 +14,8 @@ impl Results {
             cells.last().map(|last| conclusion(&cells, last))
         });
         let noise = arms.chain(self.noise(scenario)).chain(self.full_generator(scenario));
-        noise.chain(self.no_results(scenario)).chain(self.left_out(scenario)).collect()
+        let none = self.no_results(scenario).into_iter().chain(self.left_out(scenario));
+        noise.chain(none).chain(self.arms_left_out(scenario)).collect()
     }
 
     /// The cells that failed, each with its reason.
@@ -77,6 +78,13 @@ impl Results {
     fn left_out(&self, scenario: Scenario) -> Vec<String> {
         let loads = self.left_out.iter().filter(|_| scenario == Scenario::Overload);
         loads.map(|left_out| format!("{}× is left out: {}.", left_out.load, left_out.why)).collect()
+    }
+
+    /// The arms that have no part in it.
+    fn arms_left_out(&self, scenario: Scenario) -> impl Iterator<Item = String> {
+        let arms = self.plan.arms.iter();
+        let absent = arms.filter(move |arm| !self.plan.arms_in(scenario).any(|other| other.name == arm.name));
+        absent.map(|arm| format!("{} is left out: it burns no CPU for a request.", arm.name))
     }
 }
 

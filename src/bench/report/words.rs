@@ -1,5 +1,7 @@
 //! How scenarios, times and numbers are written, in text and on the page. It knows no table.
 
+use serde_json::Value;
+
 use crate::bench::{
     exchange::Protocol,
     plan::{ACTIVE, CLIENTS, Scenario},
@@ -46,11 +48,19 @@ pub(super) fn how(results: &Results) -> String {
         rounds => format!("medians of {rounds} rounds"),
     };
     format!(
-        "Measured on {date} at {} UTC with overfall {}: {rounds}; {} for each cell, {pinned}.",
+        "Measured on {date} at {} UTC with overfall {}: {rounds}; {} for each cell, {pinned}.{}",
         time.get(..5).unwrap_or(time),
         env!("CARGO_PKG_VERSION"),
-        humantime::format_duration(plan.duration)
+        humantime::format_duration(plan.duration),
+        versions(&plan.environment["peers"])
     )
+}
+
+/// Which peers there were.
+fn versions(peers: &Value) -> String {
+    let versions: Vec<_> =
+        peers.as_object().into_iter().flatten().filter_map(|(_, said)| said.as_str()).collect();
+    if versions.is_empty() { String::new() } else { format!(" Peers: {}.", versions.join("; ")) }
 }
 
 /// How much the smallest and the largest of a round say; nothing where there is one round.

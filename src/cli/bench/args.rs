@@ -9,6 +9,7 @@ use crate::bench::{
     client::GiveUp,
     exchange::Protocol,
     pacer::Arrivals,
+    peer::Peer,
     plan::{Pin, Scenario},
 };
 
@@ -67,6 +68,12 @@ pub(crate) struct Args {
     /// and limit the same behind a semaphore.
     #[arg(long, value_name = "MODEL", help_heading = ARMS, hide_possible_values = true, value_parser = ["pool", "spawn", "limit"])]
     pub(super) arm: Vec<String>,
+    /// A known server: nginx, haproxy or go
+    ///
+    /// May be repeated. It has to be installed, is made of one file, and is told nothing else. nginx and haproxy
+    /// speak http only, and burn no CPU, so that they have no part in an overload with work.
+    #[arg(long, value_name = "PEER", help_heading = ARMS, hide_possible_values = true, value_parser = peer_parser())]
+    pub(super) peer: Vec<&'static Peer>,
     /// Any other server
     ///
     /// In COMMAND, {app} stands for hello, echo or http, {work} for the service time such as 1ms, {addr} for the
@@ -148,6 +155,11 @@ fn scenario_parser() -> impl TypedValueParser<Value = Scenario> {
     PossibleValuesParser::new(Scenario::ALL.map(Scenario::name)).map(|name| {
         Scenario::ALL.into_iter().find(|scenario| scenario.name() == name).unwrap_or(Scenario::Overload)
     })
+}
+
+fn peer_parser() -> impl TypedValueParser<Value = &'static Peer> {
+    PossibleValuesParser::new(Peer::ALL.map(|peer| peer.name))
+        .map(|name| Peer::ALL.into_iter().find(|peer| peer.name == name).unwrap_or(Peer::ALL[0]))
 }
 
 fn protocol_parser() -> impl TypedValueParser<Value = Protocol> {

@@ -24,6 +24,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 pub(super) use self::args::Args;
 use super::{output, usage};
 use crate::bench::{
+    peer::{Peer, Peers},
     plan::{Plan, cpu_set},
     results::Results,
     run as measure,
@@ -36,13 +37,14 @@ const INTERRUPTED: u8 = 130;
 /// Measures and reports.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::limits::raise();
-    let plan = match plan::plan(&args) {
+    let mut plan = match plan::plan(&args) {
         Ok(plan) => plan,
         Err(sentence) => return Ok(usage::wrong(&sentence)),
     };
     // Opened now, so that nothing that was measured is lost to a wrong path.
     let [json, html, svg] = [create(&args.json)?, create(&args.html)?, create(&args.svg)?];
     let stopped = stop_on_signals()?;
+    let _peers = add_peers(&mut plan, &args.peer)?;
     announce(&plan);
     if let Some(pin) = plan.pin {
         sched_setaffinity(None, &cpu_set(pin.client)).context("cannot pin the generator")?;
@@ -68,6 +70,19 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot catch signals")?;
     }
     Ok(stopped)
+}
+
+/// Has the peers take part; what they are made of is there for as long as the result.
+fn add_peers(plan: &mut Plan, peers: &[&'static Peer]) -> anyhow::Result<Option<Peers>> {
+    if peers.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+    output::complain(&format!("preparing {}", names.join(", ")));
+    let peers = Peers::prepare(peers, plan.idle)?;
+    plan.arms.extend(peers.arms.iter().cloned());
+    plan.environment["peers"] = peers.versions.clone();
+    Ok(Some(peers))
 }
 
 /// Says what is about to be measured, and for how long.

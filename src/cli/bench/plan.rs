@@ -39,19 +39,24 @@ pub(super) fn plan(args: &Args) -> Result<Plan, String> {
     if args.svg.is_some() && !plan.scenarios.contains(&Scenario::Overload) {
         return Err("--svg draws the goodput curve, which only the scenario overload has".into());
     }
+    for peer in &args.peer {
+        peer.check(plan.protocol, &plan.scenarios, plan.work)?;
+    }
     plan.check(descriptor_limit(), ports())?;
     Ok(plan)
 }
 
-/// Our own models and the other servers, all with different names.
+/// Our own models and the other servers, all with different names. Peers come later, when they are prepared.
 fn arms(args: &Args) -> Result<Vec<Arm>, String> {
     const MODELS: [&str; 3] = ["pool", "spawn", "limit"];
     let named = args.arm.iter().filter_map(|name| MODELS.into_iter().find(|model| model == name));
     let models: Vec<_> = if args.arm.is_empty() { MODELS.into() } else { named.collect() };
-    let ours = models.iter().map(|&model| Arm { name: model.into(), how: How::Model(model) });
+    let ours = models.iter().map(|&model| Arm { name: model.into(), how: How::Model(model), burns: true });
     let arms: Vec<Arm> = ours.chain(args.against.iter().cloned()).collect();
-    if let Some(twice) = (1..arms.len()).find(|&at| arms[..at].iter().any(|arm| arm.name == arms[at].name)) {
-        return Err(format!("two arms are called {}; give each its own name", arms[twice].name));
+    let names: Vec<_> =
+        arms.iter().map(|arm| &*arm.name).chain(args.peer.iter().map(|peer| peer.name)).collect();
+    if let Some(twice) = (1..names.len()).find(|&at| names[..at].contains(&names[at])) {
+        return Err(format!("two arms are called {}; give each its own name", names[twice]));
     }
     Ok(arms)
 }

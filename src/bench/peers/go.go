@@ -1,5 +1,5 @@
-// A goroutine for every connection, to measure overfall against.
-// Usage: server APP WORK ADDR: the app hello, echo or http, and the CPU to burn for each request such as 1ms.
+// A goroutine for every connection, as `overfall bench --peer go` builds and starts it.
+// Usage: go APP WORK ADDR: the app hello, echo or http, and the CPU to burn for each request such as 1ms.
 package main
 
 import (
@@ -66,7 +66,7 @@ func threadCPU() time.Duration {
 
 func main() {
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: server APP WORK ADDR")
+		fmt.Fprintln(os.Stderr, "usage: go APP WORK ADDR")
 		os.Exit(2)
 	}
 	serve := hello
