@@ -87,7 +87,7 @@ fn try_load(plan: &Plan, per_s: f64, stop: &dyn Fn() -> bool) -> Result<(), Stri
         let load =
             Load { warm_up: WINDOW, duration: TRIAL, ..plan.load(Scenario::Overload, server.addr, pace) };
         let Ok(tally) = client::run(load, stop, &mut |_| {}) else { return Ok(()) };
-        most = most.max(tally.sent as f64 / tally.intended.max(1) as f64);
+        most = most.max(share_sent(tally.sent, tally.intended));
         if most >= SENT_NEARLY || stop() {
             return Ok(());
         }
@@ -99,9 +99,19 @@ fn try_load(plan: &Plan, per_s: f64, stop: &dyn Fn() -> bool) -> Result<(), Stri
     ))
 }
 
+/// Of nothing it is all, at a rate at which nobody comes in so short a time.
+fn share_sent(sent: u64, intended: u64) -> f64 {
+    if intended == 0 { 1.0 } else { sent as f64 / intended as f64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_at_which_nobody_came_is_offered() {
+        assert_eq!([share_sent(0, 0), share_sent(0, 2), share_sent(1, 2)], [1.0, 0.0, 0.5]);
+    }
 
     #[test]
     fn loads_that_cannot_be_offered_are_left_out_but_for_the_smallest() {

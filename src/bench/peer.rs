@@ -136,11 +136,11 @@ impl Peer {
         Ok(Arm { name: self.name.into(), how, burns: self.burns })
     }
 
-    /// The first line of what it says of itself.
+    /// The first line of what it says of itself, without where there is more of it.
     fn version(&self) -> Option<String> {
         let output = Command::new(self.find().ok()?).arg(self.version).output().ok()?;
         let said = [output.stdout, output.stderr].concat();
-        Some(String::from_utf8_lossy(&said).lines().next()?.to_owned())
+        Some(String::from_utf8_lossy(&said).lines().next()?.split(" - http").next()?.to_owned())
     }
 }
 

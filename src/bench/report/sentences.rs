@@ -13,9 +13,9 @@ impl Results {
             let cells = self.results_of(scenario, &arm.name);
             cells.last().map(|last| conclusion(&cells, last))
         });
-        let noise = arms.chain(self.noise(scenario)).chain(self.full_generator(scenario));
+        let found = arms.chain(self.noise(scenario)).chain(self.full_generator(scenario));
         let none = self.no_results(scenario).into_iter().chain(self.left_out(scenario));
-        noise.chain(none).chain(self.arms_left_out(scenario)).collect()
+        found.chain(none).chain(self.arms_left_out(scenario)).collect()
     }
 
     /// The cells that failed, each with its reason.

@@ -70,8 +70,8 @@ pub(crate) struct Args {
     pub(super) arm: Vec<String>,
     /// A known server: nginx, haproxy or go
     ///
-    /// May be repeated. It has to be installed, is made of one file, and is told nothing else. nginx and haproxy
-    /// speak http only, and burn no CPU, so that they have no part in an overload with work.
+    /// May be repeated. It has to be installed; what it is configured with or built from comes with overfall. nginx
+    /// and haproxy speak http only, and burn no CPU, so that they have no part in an overload with work.
     #[arg(long, value_name = "PEER", help_heading = ARMS, hide_possible_values = true, value_parser = peer_parser())]
     pub(super) peer: Vec<&'static Peer>,
     /// Any other server

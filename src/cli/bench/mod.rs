@@ -138,7 +138,7 @@ fn status(results: &Results, required: Option<f64>) -> u8 {
             GOODPUT
         }
         None => {
-            output::complain("error: the first arm's goodput is not known");
+            output::complain("error: the first arm's goodput at the highest load is not known");
             GOODPUT
         }
     }
