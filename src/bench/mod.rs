@@ -93,11 +93,7 @@ fn measure_all(
                 &format!("round {} of {}, {}: {}", round + 1, plan.rounds, spot.scenario, cell.arm),
                 done,
             );
-            let left_out = |capacity: &Capacity| {
-                capacity.left_out.iter().any(|left_out| spot.load == Some(left_out.load))
-            };
-            // An arm that failed once is not tried again.
-            if cell.failure().is_some() || capacity.as_ref().is_ok_and(left_out) {
+            if !is_measured(cell, capacity) {
                 continue;
             }
             let arm = plan.arms.iter().find(|arm| arm.name == cell.arm).unwrap_or(&plan.arms[0]);
@@ -109,6 +105,14 @@ fn measure_all(
         }
     }
     true
+}
+
+/// Whether a cell is measured again: an arm that failed once is not tried again, and a load that cannot be
+/// offered is not tried at all.
+fn is_measured(cell: &Cell, capacity: &Result<Capacity, String>) -> bool {
+    let is_left_out =
+        |capacity: &Capacity| capacity.left_out.iter().any(|left_out| cell.spot.load == Some(left_out.load));
+    cell.failure().is_none() && !capacity.as_ref().is_ok_and(is_left_out)
 }
 
 /// Spot by spot, with the arms of each in random order.
