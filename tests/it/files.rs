@@ -26,13 +26,13 @@ fn serve(directory: &TempDir) -> Handle {
 /// The head and the body of the reply on a connection that is closed after it.
 fn ask(addr: SocketAddr, method: &str, path: &str, fields: &str) -> (String, Vec<u8>) {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
-    split(exchange(addr, request.as_bytes()).expect("a reply"))
+    split(&exchange(addr, request.as_bytes()).expect("a reply"))
 }
 
-fn split(mut reply: Vec<u8>) -> (String, Vec<u8>) {
+fn split(reply: &[u8]) -> (String, Vec<u8>) {
     let end = reply.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
-    let body = reply.split_off(end);
-    (String::from_utf8(reply).expect("text"), body)
+    let (head, body) = reply.split_at(end);
+    (String::from_utf8(head.to_vec()).expect("text"), body.to_vec())
 }
 
 fn field<'a>(head: &'a str, name: &str) -> &'a str {
@@ -107,12 +107,12 @@ fn a_large_file_follows_on_a_kept_connection_and_over_http_10() {
     let server = serve(&directory);
     let requests = ["/large.bin", "/a.txt", "/large.bin"]
         .map(|path| format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
-    let (head, all) = split(exchange(server.local_addr(), requests.concat().as_bytes()).expect("replies"));
+    let (head, all) = split(&exchange(server.local_addr(), requests.concat().as_bytes()).expect("replies"));
     assert_eq!(field(&head, "Connection"), "keep-alive");
     let (large, rest) = all.split_at(LARGE as usize);
-    let (_, rest) = split(rest.to_vec());
+    let (_, rest) = split(rest);
     assert!(rest.starts_with(b"0123456789HTTP/1.1 200 OK\r\n"));
-    let (_, again) = split(rest[10..].to_vec());
+    let (_, again) = split(&rest[10..]);
     assert!((0..).zip(large).all(|(offset, byte)| *byte == byte_at(offset)));
     assert!(large == again);
 }
@@ -197,7 +197,7 @@ fn a_file_comes_over_tls_as_well() {
     stream.write_all(b"GET /large.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it reads");
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).expect("a reply");
-    let (_, body) = split(reply);
+    let (_, body) = split(&reply);
     let file = File::open(directory.path().join("large.bin")).expect("it is there");
     let mut expected = vec![0; LARGE as usize];
     file.read_exact_at(&mut expected, 0).expect("it is long enough");

@@ -25,7 +25,7 @@ impl Root {
     pub(super) fn find(&self, path: &[&str]) -> io::Result<File> {
         // What could be a path in itself is no name.
         let is_name = |name: &&str| !(matches!(*name, "" | "." | "..") || name.contains(['/', '\0']));
-        if !path.iter().all(|name| is_name(&name)) {
+        if !path.iter().all(is_name) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
