@@ -15,9 +15,29 @@
 //! or close. A parked connection costs a slot of less than 200 bytes and no thread: workers that
 //! have nothing to do wait in epoll themselves. [`OnFull`] says what becomes of those that do not
 //! fit, and [`Metrics`] what became of everybody. [`http`] is a handler that turns connections into
-//! requests and responses, [`balance`] one that relays them to other servers, [`apps`] are small
-//! handlers to try it with, `admin` (a feature) tells operators how all of it fares, and [`dial`] dials
+//! requests and responses, `balance` one that relays them to other servers, [`apps`] are small
+//! handlers to try it with and any program, `admin` tells operators how all of it fares, and `dial` dials
 //! many servers at once.
+//!
+//! Examples stand where they are needed: a handler with state at [`Handler`], signals at [`Handle`], streaming
+//! uploads at [`http::Body`], WebSockets at [`http::Response::upgrade`], routes at [`http::Request`], and tests
+//! without a socket at [`http::RequestBuilder`].
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `cli` | the command `overfall`, and with it `admin`, `balance` and `tls`; on by default |
+//! | `files` | `http::Files`: files with ranges; on by default |
+//! | `json` | `http::Response::json` and `http::Request::json`; on by default |
+//! | `admin` | metrics, health, readiness and a page |
+//! | `balance` | upstreams, and with them `dial` and `proxy-protocol` |
+//! | `dial` | dialing many servers at once |
+//! | `proxy-protocol` | `Builder::accept_proxy`: who the client is, from a proxy in front |
+//! | `tls` | `Builder::tls`: encrypted connections |
+//!
+//! Without any of them it needs 25 crates. The oldest Rust that will do is that of `rust-version`, with which it
+//! is checked; that is raised in a minor version, to one that is half a year old at least.
 //!
 //! # What never happens
 //!
@@ -82,6 +102,11 @@
 //! | HTTP: a request is gathered | `http/arrival.rs` |
 //! | HTTP: a request is answered | `http/answer.rs` |
 //! | HTTP: large bodies | `http/large.rs`, `http/incoming.rs` |
+//! | HTTP: what functions see and give | `http/request.rs`, `http/made.rs`, `http/response.rs`, `http/failure.rs` |
+//! | HTTP: a response is sent | `http/delivery.rs`, `http/sending.rs` |
+//! | HTTP: files, conditions and ranges | `http/files/` |
+//! | HTTP: another protocol takes over | `http/upgrade.rs` |
+//! | programs as services: their pipes and their end | `apps/program/`, over HTTP `apps/cgi/` |
 //! | balance: a relay, from its place in line to its end | `balance/tcp.rs` |
 //! | balance: one direction of a relay | `balance/flow.rs` |
 //! | balance: a client's requests over HTTP, and what is refused | `balance/http/proxy.rs`, `balance/http/refusal.rs` |
@@ -98,12 +123,11 @@
 //! | what operators are told: which figures there are, and their names for Prometheus | `admin/figures.rs`, `admin/families.rs` |
 //! | what they are told as JSON, and whether newcomers are welcome | `admin/status.rs`, `admin/readiness.rs` |
 //! | dialing many servers | `dial/` |
-//! | the command line, its signals and output | `cli/` of the command |
+//! | the command line, its help, signals and output | `cli/` of the command |
 //! | the command's sockets from systemd, and its restart by USR2 | `cli/sockets.rs`, `cli/handover.rs`, `cli/restart.rs`, `cli/served.rs` |
 //! | the benchmark of whole servers | `bench/` of the command |
 //!
-//! It runs on Linux. The feature `cli`, on by default, is for the command `overfall`; a library
-//! user switches it off.
+//! It runs on Linux.
 
 // What of the lower floors nobody but the balancer uses.
 #![cfg_attr(not(feature = "balance"), allow(dead_code, unused_imports))]

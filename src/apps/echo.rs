@@ -12,6 +12,13 @@ use crate::session::{
 };
 
 /// Sends back what comes until the client ends its side, then closes.
+///
+/// ```
+/// use overfall::{Server, apps::Echo};
+///
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(Echo::default())?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Echo {
     /// The service time of each piece of input, and what the refused are sent.

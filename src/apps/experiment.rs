@@ -5,6 +5,16 @@ use std::{borrow::Cow, thread, time::Duration};
 use crate::{session::busy_reply::BusyReply, sys::clock::thread_cpu_time};
 
 /// What every app can be told to do, for experiments.
+///
+/// ```
+/// use std::time::Duration;
+/// use overfall::{Server, apps::{Experiment, web}};
+///
+/// // A service with a millisecond of CPU for each request.
+/// let experiment = Experiment { work: Duration::from_millis(1), ..Experiment::default() };
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(web(experiment))?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Experiment {
     /// CPU time to burn for each request.

@@ -12,6 +12,13 @@ use crate::session::{
 };
 
 /// Reads once, at most 1,024 bytes, answers `Hello, client!` and closes.
+///
+/// ```
+/// use overfall::{Server, apps::Hello};
+///
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(Hello::default())?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Hello {
     /// The service time of a request, and what the refused are sent.

@@ -17,6 +17,14 @@ use crate::{
 };
 
 /// One upstream, as it is given: `ADDR` or `ADDR=WEIGHT`.
+///
+/// ```
+/// use overfall::balance::UpstreamConfig;
+///
+/// let upstream: UpstreamConfig = "app:8888=3".parse()?;
+/// assert_eq!(upstream, UpstreamConfig { name: "app:8888".to_owned(), weight: 3 });
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Its address, HOST:PORT. A name is resolved every
@@ -74,6 +82,14 @@ pub enum AllDown {
 }
 
 /// How a balancer for HTTP works, beyond one for any protocol.
+///
+/// ```
+/// use overfall::balance::{Config, HttpConfig};
+///
+/// let http = HttpConfig { limit: Some(4), check_path: Some("/healthz".to_owned()), ..HttpConfig::default() };
+/// let config = Config { http: Some(http), upstreams: vec!["127.0.0.1:8888".parse()?], ..Config::default() };
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Requests that one upstream may have at once, at least 1; none means that the limit is found, from
@@ -113,6 +129,15 @@ impl Default for HttpConfig {
 }
 
 /// How a balancer works.
+///
+/// ```no_run
+/// use overfall::{Server, balance::{self, Config, Policy}};
+///
+/// let upstreams = vec!["127.0.0.1:8888".parse()?, "127.0.0.1:8889=2".parse()?];
+/// let config = Config { upstreams, policy: Policy::RoundRobin, ..Config::default() };
+/// let balancer = balance::serve(Server::builder().bind("127.0.0.1:8000"), config)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Whether HTTP/1.1 is understood, and requests are spread in place of connections; none means any

@@ -12,6 +12,18 @@ use crate::{
 };
 
 /// Ends a dial from another thread; clones end the same one.
+///
+/// ```
+/// use overfall::dial::{Cancel, Config, dial_with};
+///
+/// let cancel = Cancel::new()?;
+/// let clone = cancel.clone();
+/// std::thread::spawn(move || clone.cancel());
+/// // Nobody has this address (RFC 5737), so that it would take all of the timeout.
+/// let outcomes = dial_with(&["192.0.2.1:80".to_owned()], &Config::default(), &cancel, &|_, _| {})?;
+/// assert!(outcomes[0].failure.is_some());
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cancel(Arc<Bell>);
 

@@ -5,6 +5,20 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// How to dial, and what counts as a success.
+///
+/// ```
+/// use std::time::Duration;
+/// use overfall::dial::{Config, Retry, dial};
+///
+/// // Two of three are enough, within a second.
+/// let retry = Retry { give_up_after: Duration::from_secs(1), interval: Duration::from_millis(10) };
+/// let config = Config { require: Some(2), connect_only: true, retry: Some(retry), ..Config::default() };
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let there = listener.local_addr()?.to_string();
+/// let outcomes = dial(&[there.clone(), "127.0.0.1:1".to_owned(), there], &config)?;
+/// assert_eq!(outcomes.iter().filter(|outcome| outcome.failure.is_none()).count(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// For one attempt at one target with all its steps, name resolution too; at least 1 ms.

@@ -29,6 +29,14 @@ use crate::session::{
 };
 
 /// A handler that speaks HTTP/1.1 and answers requests with a function.
+///
+/// ```
+/// use overfall::{Server, http::{Http, Request}};
+///
+/// let hello = Http::new(|request: &Request<'_>| format!("Hello, {}!", request.uri().path()));
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(hello.max_body(1024))?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 pub struct Http<F> {
     function: F,
     body_limits: BodyLimits,

@@ -35,6 +35,21 @@ use crate::{
 /// handle.join()?;
 /// # Ok::<(), overfall::Error>(())
 /// ```
+///
+/// A program that drains at TERM and INT, as service managers and terminals send them, with the crate
+/// `signal-hook`:
+///
+/// ```no_run
+/// use overfall::{Next, Server};
+/// use signal_hook::{consts::{SIGINT, SIGTERM}, iterator::Signals};
+///
+/// let mut signals = Signals::new([SIGTERM, SIGINT])?;
+/// let handle = Server::builder().bind("127.0.0.1:8888").serve(|_| Ok(Next::Close))?;
+/// let heard = handle.clone();
+/// std::thread::spawn(move || signals.forever().for_each(|_| heard.shutdown()));
+/// handle.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Handle(Arc<Parts>);
 

@@ -6,6 +6,17 @@ use std::{borrow::Cow, sync::Arc};
 use parking_lot::RwLock;
 
 /// What a refused client is sent. It may be changed while the server runs: its clones share the text.
+///
+/// ```
+/// use overfall::{BusyReply, Server, http::{Http, Request}};
+///
+/// let busy_reply = BusyReply::default();
+/// let answer = |_: &Request<'_>| "Hello!";
+/// let server = Server::builder().bind("127.0.0.1:0");
+/// let handle = server.serve_handler(Http::new(answer).busy_reply(busy_reply.clone()))?;
+/// busy_reply.set(&b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"[..]);
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct BusyReply(Arc<RwLock<Cow<'static, [u8]>>>);
 

@@ -13,6 +13,44 @@ use super::connection::Connection;
 /// A handler that has only part of a request leaves it in [`Connection::input`] and answers
 /// [`Next::Park`], so that no slow client pins a worker. An error closes the connection and is
 /// counted, and so does a panic.
+///
+/// A handler with state, which adds up the numbers that a client sends, a line for each:
+///
+/// ```
+/// use std::io::{self, Read, Write};
+/// use overfall::{Connection, Handler, Next, Server};
+///
+/// struct Sums;
+///
+/// impl Handler for Sums {
+///     type State = i64;
+///
+///     fn open(&self, _: &mut Connection<'_>) -> io::Result<i64> {
+///         Ok(0)
+///     }
+///
+///     fn ready(&self, connection: &mut Connection<'_>, sum: &mut i64) -> io::Result<Next> {
+///         let Some(end) = connection.input().iter().position(|&byte| byte == b'\n') else {
+///             return Ok(Next::Park); // The rest of the line is still to come.
+///         };
+///         let line = String::from_utf8_lossy(&connection.input()[..end]).into_owned();
+///         connection.consume(end + 1);
+///         match line.trim().parse::<i64>().ok().and_then(|number| sum.checked_add(number)) {
+///             Some(more) => *sum = more,
+///             None => return Ok(Next::Close),
+///         }
+///         writeln!(connection, "{sum}")?;
+///         Ok(Next::Again) // There may be another line.
+///     }
+/// }
+///
+/// // A test needs a port, which is no test's but its own.
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(Sums)?;
+/// let mut client = std::net::TcpStream::connect(handle.local_addr())?;
+/// client.write_all(b"2\n3\nend\n")?;
+/// assert_eq!(io::read_to_string(client)?, "2\n5\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// What is kept for each connection between calls; `()` where nothing is. It is dropped when
     /// the connection ends, on a worker or on the acceptor's thread.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    iter,
     net::{TcpListener, TcpStream},
     thread,
     time::Duration,
@@ -18,9 +19,15 @@ use crate::support::*;
 #[test]
 fn what_is_in_the_queue_and_in_the_backlog_is_finished() {
     let (handle, gate) = serve_lines(builder().workers(1).queue(2).on_full(OnFull::Wait));
-    let clients: Vec<_> = (0..10).map(|_| connect(handle.local_addr())).collect();
-    clients.iter().for_each(|client| tell(client, "block"));
+    // The worker has nobody else's time for those who come after the first.
+    let ask = || {
+        let client = connect(handle.local_addr());
+        tell(&client, "block");
+        client
+    };
+    let first = ask();
     gate.await_blocked(1);
+    let clients: Vec<_> = iter::once(first).chain(iter::repeat_with(ask).take(9)).collect();
     await_that("the queue is full", || handle.metrics().queue_depth == 2);
     handle.shutdown();
     gate.open(10);

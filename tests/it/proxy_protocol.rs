@@ -82,7 +82,8 @@ fn whoever_asks_who_has_a_worker_hears_of_the_lines_client() {
 
 #[test]
 fn a_line_may_come_in_pieces_and_holds_no_worker() {
-    let server = serve_names(trusting(&["127.0.0.1/32"]).workers(1));
+    let hour = Duration::from_secs(3600);
+    let server = serve_names(trusting(&["127.0.0.1/32"]).workers(1).io_timeout(hour));
     for line in [LINE, BINARY] {
         let slow = connect(server.local_addr());
         for piece in line.chunks(5) {

@@ -32,6 +32,19 @@ use crate::{
 /// Its path is `PATH_INFO`, decoded; `SCRIPT_NAME` is empty. A body that comes in chunks is gathered first, since
 /// `CONTENT_LENGTH` has to be told. The field `Proxy` is left out (programs would take it for where to send their
 /// own requests), and so are those whose names have an underscore (they could be taken for others).
+///
+/// ```
+/// use std::io::Write;
+/// use overfall::{Server, apps::{Program, cgi}};
+///
+/// let script = r#"printf 'Content-Type: text/plain\n\nYou asked for %s\n' "$PATH_INFO""#;
+/// let program = Program::new("sh").arg("-c").arg(script);
+/// let handle = Server::builder().bind("127.0.0.1:0").serve_handler(cgi(program))?;
+/// let mut client = std::net::TcpStream::connect(handle.local_addr())?;
+/// client.write_all(b"GET /a HTTP/1.0\r\n\r\n")?;
+/// assert!(std::io::read_to_string(client)?.ends_with("\r\n\r\nYou asked for /a\n"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn cgi(program: Program) -> impl Handler {
     let busy_reply = program.busy_reply.clone();
     Http::new(move |request: &Request<'_>| answer(&program, request)).busy_reply(busy_reply)
