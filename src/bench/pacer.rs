@@ -12,8 +12,10 @@ pub(crate) enum Arrivals {
 }
 
 /// An arrival later than this is dropped: to start it all the same would exceed the offered rate
-/// to catch up, which no crowd of users does.
-pub(crate) const TOLERANCE: Duration = Duration::from_millis(5);
+/// to catch up, which no crowd of users does. It is longer than a busy machine keeps a thread from its CPU
+/// at a time (with 5 ms, two compilers on the same CPUs left no load above the capacity), and well below any
+/// deadline; what is late counts from when it was intended.
+pub(crate) const TOLERANCE: Duration = Duration::from_millis(20);
 
 /// The schedule of arrivals, in time since the start.
 #[derive(Debug)]
@@ -113,7 +115,7 @@ mod tests {
         let (started, dropped) = run(&mut pacer, clock);
         assert_eq!(started.len() + dropped, 400);
         // What was due in the 200 ms, but for the tolerance at their end.
-        assert_eq!(dropped, 194);
+        assert_eq!(dropped, 179);
         for window in started.windows(12) {
             assert!(window[11] - window[0] >= 11 * MS, "the rate is exceeded");
         }
