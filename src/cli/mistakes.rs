@@ -1,7 +1,7 @@
 //! What the parser of command lines has to say of a mistake, in sentences of our own. It does not know who is
 //! told.
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// What was wrong with the value of this key in a file.
 pub(super) fn sentence_in_a_file(error: &clap::Error, key: &str) -> String {
@@ -16,6 +16,17 @@ pub(super) fn sentence_in_a_file(error: &clap::Error, key: &str) -> String {
 pub(super) fn suggestion(error: &clap::Error) -> Option<String> {
     match error.get(ContextKind::SuggestedArg)? {
         ContextValue::String(flag) => Some(flag.trim_start_matches('-').to_owned()),
+        _ => None,
+    }
+}
+
+/// What may have been meant as a program to be served.
+pub(super) fn program_without_dashes(error: &clap::Error) -> Option<&str> {
+    let takes_program = paragraphs(error).iter().any(|said| said.contains("[-- <COMMAND>"));
+    match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(arg) if error.kind() == ErrorKind::UnknownArgument && !arg.starts_with('-') => {
+            Some(&**arg).filter(|_| takes_program)
+        }
         _ => None,
     }
 }

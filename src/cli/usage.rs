@@ -4,7 +4,12 @@ use std::{io, process::ExitCode};
 
 use clap::error::ErrorKind;
 
-use super::{config_file::Settings, help, mistakes::paragraphs, output};
+use super::{
+    config_file::Settings,
+    help,
+    mistakes::{self, paragraphs},
+    output,
+};
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -33,8 +38,13 @@ pub(super) fn not_understood(error: &clap::Error, settings: Option<&Settings>) -
 pub(super) fn sentence(error: &clap::Error, settings: Option<&Settings>) -> String {
     let mut paragraphs = paragraphs(error).into_iter();
     let mut sentence = paragraphs.next().unwrap_or_default();
-    // What would be right, as far as it is known.
-    for tip in paragraphs.filter(|tip| tip.starts_with("tip: ") || tip.starts_with("For more")) {
+    if let Some(program) = mistakes::program_without_dashes(error) {
+        sentence =
+            format!("{sentence}; a program that is to be served stands behind two dashes: -- {program}");
+    }
+    // What would be right, as far as it is known; hardly anybody means a flag to be an argument.
+    let is_tip = |tip: &String| tip.starts_with("tip: ") && !tip.starts_with("tip: to pass");
+    for tip in paragraphs.filter(|tip| is_tip(tip) || tip.starts_with("For more")) {
         sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
     }
     located(sentence, None, settings)

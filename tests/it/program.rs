@@ -239,6 +239,7 @@ fn what_is_no_program_is_said_at_once() {
             (&["--", "no-such-program"], "COMMAND is no-such-program, which is no program"),
             (&["--", "/etc/passwd"], "COMMAND is /etc/passwd, which is no program"),
             (&["--", "/"], "COMMAND is /, which is no program"),
+            (&["cat"], "a program that is to be served stands behind two dashes: -- cat"),
             (&["--cgi"], "<COMMAND>"),
             (&["--app", "echo", "--", "cat"], "--app"),
             (&["--work", "1ms", "--", "cat"], "--work"),
