@@ -67,7 +67,7 @@
 //! | how many requests an upstream may have in flight | `overload/limit.rs` |
 //! | listening, backlogs, kinds of accept errors | `net/listener.rs` |
 //! | one socket: reading, writing, splicing | `net/wire.rs` |
-//! | what a connection begins with: a PROXY line, a TLS handshake | `net/transport.rs`, `net/preface.rs`, `net/tls/` |
+//! | what a connection begins with: a PROXY line, a TLS handshake | `net/transport.rs`, `net/preface/`, `net/tls/` |
 //! | the slots of parked sessions | `net/slots.rs` |
 //! | epoll, and waking idle workers | `net/poller.rs` |
 //! | events that nobody has heeded yet, and wakers | `net/ready.rs` |

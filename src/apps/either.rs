@@ -59,16 +59,17 @@ impl<W: Handler> Handler for Either<W> {
     }
 }
 
-/// Whether these are the first bytes of a request by a method that is registered. Clients send at least so much
-/// of one at once, and nobody else is to wait for more.
+/// Whether these are the first bytes of a request: a method, of which all that are registered are in capitals,
+/// and the beginning of a target. Clients send at least so much of one at once, and nobody else is to wait for
+/// more.
 fn is_http(input: &[u8]) -> bool {
-    let end = input.iter().take(LONGEST_METHOD + 1).position(|&byte| byte == b' ');
-    end.is_some_and(|end| METHODS.contains(&&input[..end]))
+    let method = input.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-').count();
+    let rest = &input[method..];
+    let begins_target = [&b" /"[..], b" *", b" http"].iter().any(|begin| rest.starts_with(begin));
+    (1..=LONGEST_METHOD).contains(&method) && begins_target
 }
 
-const METHODS: [&[u8]; 9] =
-    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
-const LONGEST_METHOD: usize = 7;
+const LONGEST_METHOD: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -79,11 +80,15 @@ mod tests {
         for (input, expected) in [
             ("GET / HTTP/1.1\r\n", true),
             ("OPTIONS * HTTP/1.1\r\n", true),
-            ("HEAD ", true),
+            ("PROPFIND / HTTP/1.1\r\n", true),
+            ("GET http://a/ HTTP/1.1\r\n", true),
+            ("HEAD /", true),
+            ("HEAD ", false),
+            ("HELLO SERVER", false),
             ("Hello, server!", false),
             ("GET", false),
             ("get / HTTP/1.1", false),
-            ("GETS /", false),
+            ("GETS", false),
             (" GET /", false),
             ("\x16\x03\x01", false),
             ("", false),

@@ -17,6 +17,8 @@ use overfall::{
     baseline::{self, Bound},
 };
 
+use crate::limits;
+
 use super::{
     command_line::Values,
     groups, help,
@@ -132,8 +134,8 @@ pub(super) fn run(args: Args, given: Values) -> anyhow::Result<ExitCode> {
     let is_encrypted = pool.is_encrypted();
     let tip = |addr| Some(tip(speaks, is_encrypted, addr));
     pool::run(&pool, "127.0.0.1:8888", reload, tip, |builder| match (program, &*app) {
-        (Some(program), _) if is_cgi => model.serve(builder, cgi(program)),
-        (Some(program), _) => model.serve(builder, program),
+        (Some(program), _) if is_cgi => model.serve(builder, cgi(program.open_files(limits::soft_found()))),
+        (Some(program), _) => model.serve(builder, program.open_files(limits::soft_found())),
         (None, "echo") => model.serve(builder, Echo { experiment }),
         (None, "http") => model.serve(builder, web(experiment)),
         (None, _) => model.serve(builder, either(experiment)),

@@ -39,6 +39,8 @@ where
         .expect_continue(head.expects_continue);
     let request = Request::new(head, text, incoming);
     let response = catch_unwind(AssertUnwindSafe(|| function(&request).into()));
+    let may_upgrade =
+        may_upgrade && response.as_ref().is_ok_and(|response| response.is_asked_for_by(&request));
     let (at_next, failure) = request.finish();
     let response = match (response, failure) {
         (Err(panic), failure) => {

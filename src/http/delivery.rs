@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use http::{StatusCode, header::UPGRADE};
 
 use super::{
-    codec::{framing::Framing, write},
+    codec::{fields::lists, framing::Framing, write},
+    request::Request,
     response::{Body, Response},
     sending::Sending,
     upgrade::Upgrade,
@@ -97,6 +98,14 @@ impl Response {
     /// Whether its end is told by closing the connection alone.
     pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
         !http_11 && matches!(self.body, Body::Later(None, _)) && !self.is_bodiless()
+    }
+
+    /// Whether it is an upgrade to a protocol that the client names.
+    pub(super) fn is_asked_for_by(&self, request: &Request<'_>) -> bool {
+        let Some(protocol) = self.header_value(UPGRADE.as_str()).filter(|_| self.is_upgrade()) else {
+            return false;
+        };
+        request.headers().get_all(UPGRADE).iter().any(|named| lists(named.as_bytes(), protocol))
     }
 
     /// An upgrade that its client did not ask for is none.

@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use http::StatusCode;
 
-use super::response::Response;
+use super::{incoming::is_of_body, response::Response};
 
 /// What a function answers when something goes wrong, so that it can pass on any error by `?`: its client is
 /// told 500, and the log what happened. [`new`](Self::new) tells the client more.
@@ -40,7 +40,12 @@ impl Failure {
 /// It is 500, and the log says what happened.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
-        tracing::error!(error = %error.into(), "a request failed");
+        let error = error.into();
+        // A client that breaks off is no failure of the service.
+        match error.downcast_ref().is_some_and(is_of_body) {
+            true => tracing::debug!(%error, "a request failed"),
+            false => tracing::error!(%error, "a request failed"),
+        }
         Self(Box::new(StatusCode::INTERNAL_SERVER_ERROR.into()))
     }
 }

@@ -34,7 +34,7 @@ impl Gathered {
     }
 
     /// Keeps these bytes; says whether there was room.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> bool {
         let more = (self.bytes.len() + bytes.len()).saturating_sub(self.reserved);
         if more > 0 && !self.reserve(more) {
             return false;
@@ -43,9 +43,19 @@ impl Gathered {
         true
     }
 
+    /// What was not read yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.bytes[self.read..]
+    }
+
+    /// Passes over so much of what was not read yet.
+    pub(crate) fn skip(&mut self, length: usize) {
+        self.read += length.min(self.unread().len());
+    }
+
     /// Copies what was not read yet, as much as there is room for; says how much that was.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
-        let left = &self.bytes[self.read..];
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let left = self.unread();
         let amount = buffer.len().min(left.len());
         buffer[..amount].copy_from_slice(&left[..amount]);
         self.read += amount;

@@ -2,6 +2,8 @@
 //! may. It knows neither the request nor what is answered, but what a client is told whose body fails.
 
 use std::{
+    error::Error,
+    fmt,
     io::{self, Write},
     mem,
     time::Instant,
@@ -208,5 +210,22 @@ fn failed(status: StatusCode) -> io::Error {
         StatusCode::PAYLOAD_TOO_LARGE => io::ErrorKind::FileTooLarge,
         _ => io::ErrorKind::InvalidData,
     };
-    io::Error::new(kind, format!("the body of the request failed: {status}"))
+    io::Error::new(kind, BodyFailed(status))
+}
+
+/// Why no more of a body can be read: its client is told so already.
+#[derive(Debug)]
+struct BodyFailed(StatusCode);
+
+impl fmt::Display for BodyFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the body of the request failed: {}", self.0)
+    }
+}
+
+impl Error for BodyFailed {}
+
+/// Whether this is why no more of a request's body can be read.
+pub(crate) fn is_of_body(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<BodyFailed>())
 }

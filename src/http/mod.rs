@@ -42,7 +42,7 @@ mod failure;
 mod files;
 pub(crate) mod gathered;
 mod handler;
-mod incoming;
+pub(crate) mod incoming;
 #[cfg(feature = "json")]
 mod json;
 pub(crate) mod large;

@@ -5,6 +5,8 @@ use std::{
     cell::OnceCell,
     fmt, io,
     net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -172,6 +174,16 @@ impl<'a> Request<'a> {
     /// where that is longer. It is the most that whatever the function asks in turn should take.
     pub fn deadline(&self) -> Instant {
         self.body.ask(|connection| connection.gives_up(), Made::gives_up)
+    }
+
+    /// The client's socket, to know whether it is still there.
+    pub(crate) fn socket(&self) -> Option<Arc<OwnedFd>> {
+        self.body.ask(|connection| Some(connection.socket()), |_| None)
+    }
+
+    /// How long the body is, where that was told beforehand.
+    pub(crate) fn body_length(&self) -> Option<u64> {
+        self.head.framing.length()
     }
 
     /// For how long a client may be silent.

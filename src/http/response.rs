@@ -158,16 +158,18 @@ impl Response {
     ///     }
     ///
     ///     fn ready(&self, c: &mut Connection<'_>, socket: &mut WebSocketContext) -> io::Result<Next> {
-    ///         let mut stream = c.nonblocking();
     ///         loop {
-    ///             let echoed = socket.read(&mut stream).and_then(|message| match message {
+    ///             let mut stream = c.nonblocking();
+    ///             let step = socket.flush(&mut stream).and_then(|()| socket.read(&mut stream));
+    ///             let step = step.and_then(|message| match message {
     ///                 Message::Text(_) | Message::Binary(_) => socket.write(&mut stream, message),
     ///                 _ => Ok(()), // A ping or a close, whose answer is sent with whatever is next.
     ///             });
-    ///             match echoed.and_then(|()| socket.flush(&mut stream)) {
+    ///             match step {
     ///                 Ok(()) => {}
     ///                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-    ///                     return Ok(Next::Park);
+    ///                     // More is sent when the client has taken what went before.
+    ///                     return Ok(if c.is_flushed() { Next::Park } else { Next::Again });
     ///                 }
     ///                 Err(_) => return Ok(Next::Close),
     ///             }
@@ -190,6 +192,20 @@ impl Response {
     /// #     assert_eq!(client.read()?, Message::Pong("a".into()));
     /// #     assert_eq!(client.read()?, message);
     /// # }
+    /// # // One that reads nothing before it has sent a lot.
+    /// # let much = Message::binary(vec![8; 900_000]);
+    /// # let writer = std::thread::spawn({
+    /// #     let stream = client.get_ref().try_clone()?;
+    /// #     let (mut other, much) = (WebSocketContext::new(Role::Client, None), much.clone());
+    /// #     move || (0..8).try_for_each(|_| {
+    /// #         other.write(&mut &stream, much.clone()).and_then(|()| other.flush(&mut &stream))
+    /// #     })
+    /// # });
+    /// # std::thread::sleep(std::time::Duration::from_millis(300));
+    /// # for _ in 0..8 {
+    /// #     assert_eq!(client.read()?, much);
+    /// # }
+    /// # writer.join().unwrap()?;
     /// # client.close(None)?;
     /// # while client.read().is_ok() {}
     /// # handle.shutdown();

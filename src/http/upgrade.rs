@@ -30,9 +30,12 @@ impl<H: Handler> Upgrade for Upgraded<H> {
         match &mut self.state {
             Some(state) => self.handler.ready(connection, state),
             None => {
-                self.state = Some(self.handler.open(connection)?);
+                let state = self.state.insert(self.handler.open(connection)?);
                 // What has come with the request is the handler's.
-                Ok(if connection.input().is_empty() { Next::Park } else { Next::Again })
+                match connection.input().is_empty() && !connection.goes_on() {
+                    true => Ok(Next::Park),
+                    false => self.handler.ready(connection, state),
+                }
             }
         }
     }

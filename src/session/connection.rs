@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     os::fd::OwnedFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -236,6 +237,11 @@ impl<'a> Connection<'a> {
         self.sides.wire
     }
 
+    /// The client's socket.
+    pub(crate) fn socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.sides.wire.socket)
+    }
+
     /// The client's side, what is joined to it, and a buffer for what is read.
     pub(crate) fn sides(&mut self) -> Option<(&mut Wire, &mut Other, &mut Input)> {
         match self.sides.joint.as_deref_mut()? {
@@ -274,7 +280,8 @@ impl<'a> Connection<'a> {
 
     /// The connection as a non-blocking stream, for libraries that are fed by one: reading gives
     /// [`io::ErrorKind::WouldBlock`] where nothing has come, upon which a handler answers
-    /// [`Next::Park`](crate::Next::Park), and so does writing where 256 KiB are kept already.
+    /// [`Next::Park`](crate::Next::Park). So does writing where 256 KiB are kept already; then it answers
+    /// [`Next::Again`](crate::Next::Again), to be called when the client has taken those.
     pub fn nonblocking(&mut self) -> impl Read + Write + use<'_, 'a> {
         NonBlocking(self)
     }
@@ -319,30 +326,37 @@ impl<'a> Connection<'a> {
         self.sides.call.goes_on = true;
     }
 
+    /// Whether that was said in this call.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.sides.call.goes_on
+    }
+
     /// Sends what is kept, as much as the socket takes now; whether that was all.
     pub(crate) fn try_flush(&mut self) -> io::Result<bool> {
         Ok(self.sides.wire.flush()?)
     }
 
-    /// Waits for the client or one of the others, whichever is ready first.
+    /// Waits for the client or one of the others, whichever is ready first; whether one was by then.
     ///
     /// # Errors
     ///
-    /// None was by then, or the client is gone.
+    /// The client is gone.
     pub(crate) fn wait_among<'b>(
-        &'b mut self,
+        &'b self,
         client: PollFlags,
         mut others: Vec<PollFd<'b>>,
         until: Instant,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         others.push(PollFd::new(&self.sides.wire.socket, client));
-        if !poll_until(&mut others, Some(until))? {
-            self.sides.call.timed_out = true;
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let is_ready = poll_until(&mut others, Some(until))?;
         let gone = PollFlags::HUP | PollFlags::ERR;
         let is_gone = others.last().is_some_and(|client| client.revents().intersects(gone));
-        if is_gone { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+        if is_gone { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(is_ready) }
+    }
+
+    /// Says that whoever the call waits for was silent for too long.
+    pub(crate) fn note_timed_out(&mut self) {
+        self.sides.call.timed_out = true;
     }
 
     fn wait(&mut self, what: PollFlags) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod connect;
+pub(crate) mod leash;
 pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod resolver;

@@ -10,7 +10,12 @@ use overfall::{
     apps::{Program, cgi},
 };
 
-use crate::support::{BRIEF, await_that, builder, connect, exchange};
+use crate::{
+    program::alive,
+    support::{BRIEF, PATIENCE, await_that, builder, connect, exchange, reset_on_close, tell},
+    temporary::TempDir,
+    tls::{Identity, dial},
+};
 
 fn serve(builder: overfall::Builder, script: &str) -> Handle {
     builder.serve_handler(cgi(Program::new("sh").arg("-c").arg(script))).expect("it serves")
@@ -84,15 +89,16 @@ fn a_script_answers_as_rfc_3875_has_it() {
 #[test]
 fn a_large_body_goes_in_and_out_at_once() {
     let script = "printf 'Content-Type: a/b\nContent-Length: %s\n\n' $CONTENT_LENGTH; cat";
-    let server = serve(builder().workers(4), script);
-    let body: Vec<u8> = (0..700_000_u32).map(|at| (at / 5) as u8).collect();
+    let server = serve(builder().workers(4).io_timeout(PATIENCE), script);
+    let body: Vec<u8> = (0..5_000_000_u32).map(|at| (at / 5) as u8).collect();
     let head = format!("POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
     let reply = exchange(server.local_addr(), &[head.as_bytes(), &body].concat()).expect("a reply");
     assert!(reply.ends_with(&body) && reply.starts_with(b"HTTP/1.1 200 OK\r\n"));
     // One that says much, and hears nothing of what it is told.
     let script = "exec <&-; printf 'Content-Type: a/b\n\n'; head -c 3000000 /dev/zero";
     let server = serve(builder().workers(4), script);
-    let reply = exchange(server.local_addr(), &[head.as_bytes(), &body].concat()).expect("a reply");
+    let head = "POST / HTTP/1.0\r\nContent-Length: 700000\r\n\r\n";
+    let reply = exchange(server.local_addr(), &[head.as_bytes(), &body[..700_000]].concat()).expect("a reply");
     assert_eq!(reply.iter().filter(|byte| **byte == 0).count(), 3_000_000);
 }
 
@@ -115,6 +121,7 @@ fn what_a_script_does_wrong_is_told_its_client() {
     for script in [
         "printf 'Content-Type: a/b\n\npart'; sleep 1000",
         "printf 'Content-Type: a/b\nContent-Length: 10\n\npart'",
+        "printf 'Content-Type: a/b\n\npart'; kill -SEGV $$",
     ] {
         let server = serve(builder().io_timeout(2 * BRIEF), script);
         let mut stream = connect(server.local_addr());
@@ -128,7 +135,7 @@ fn what_a_script_does_wrong_is_told_its_client() {
 
 #[test]
 fn a_script_is_not_ended_before_it_has_done_what_it_does() {
-    let dir = crate::temporary::TempDir::new("done");
+    let dir = TempDir::new("done");
     let path = dir.path().display();
     let script = format!(
         "printf 'Content-Type: a/b\nContent-Length: 2\n\nhi'; exec >&-; sleep 0.2; echo $REQUEST_METHOD >> {path}/done"
@@ -140,4 +147,62 @@ fn a_script_is_not_ended_before_it_has_done_what_it_does() {
     }
     let done = || std::fs::read_to_string(dir.path().join("done")).unwrap_or_default();
     await_that("both are done", || done() == "GET\nHEAD\n");
+}
+
+#[test]
+fn what_is_for_nobody_is_heard_out_for_so_long_and_holds_no_worker_longer() {
+    let script = "printf 'Content-Type: a/b\nContent-Length: 2\n\n'; while :; do echo tick; sleep 0.01; done";
+    let server = serve(builder().workers(1).io_timeout(2 * BRIEF), script);
+    for method in ["HEAD", "GET"] {
+        let reply = ask(server.local_addr(), &format!("{method} /"));
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+        await_that("the worker is free", || server.metrics().busy_workers == 0);
+    }
+}
+
+#[test]
+fn a_script_is_killed_when_its_client_has_reset_the_connection() {
+    let dir = TempDir::new("reset");
+    let script = format!("echo $$ > {}/$$; exec sleep 1000", dir.path().display());
+    let server = serve(builder().workers(1), &script);
+    let client = connect(server.local_addr());
+    tell(&client, "GET / HTTP/1.1\r\nHost: a\r\n\r");
+    await_that("it runs", || alive(dir.path()) == 1);
+    reset_on_close(&client);
+    drop(client);
+    await_that("it is gone", || alive(dir.path()) == 0);
+    await_that("its worker is free", || server.metrics().busy_workers == 0);
+}
+
+#[test]
+fn no_more_programs_run_than_there_are_workers_however_slow_the_clients_are() {
+    let script = "printf 'Content-Type: a/b\n\n'; head -c 20000000 /dev/zero";
+    let server = serve(builder().workers(1).io_timeout(10 * PATIENCE), script);
+    let (slow, next) = (connect(server.local_addr()), connect(server.local_addr()));
+    tell(&slow, "GET / HTTP/1.1\r\nHost: a\r\n\r");
+    await_that("it has begun", || slow.peek(&mut [0; 1]).is_ok_and(|length| length > 0));
+    tell(&next, "GET / HTTP/1.1\r\nHost: a\r\n\r");
+    std::thread::sleep(3 * BRIEF);
+    assert_eq!(server.metrics().busy_workers, 1);
+    next.set_nonblocking(true).expect("it is there");
+    assert!(next.peek(&mut [0; 1]).is_err());
+    [slow, next].iter().for_each(reset_on_close);
+}
+
+#[test]
+fn a_script_knows_that_its_client_encrypts() {
+    let identity = Identity::new("cgi");
+    let script = "printf 'Content-Type: text/plain\n\n'; echo \"https is $HTTPS\"";
+    let server = serve(builder().tls(identity.tls()), script);
+    let mut stream = dial(&identity.client(&[]), server.local_addr());
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.ends_with("https is on\n"), "{reply}");
+}
+
+#[test]
+fn a_path_that_no_program_can_be_told_is_bad() {
+    let server = serve(builder(), "printf 'Content-Type: text/plain\n\nyes'");
+    assert!(ask(server.local_addr(), "GET /%00").starts_with("HTTP/1.1 400 "));
 }

@@ -180,6 +180,15 @@ fn directories_have_an_index_and_nothing_is_outside() {
         assert!(head.starts_with("HTTP/1.1 404 "), "{path}: {head}");
         assert_eq!(body, b"404 Not Found\n", "{path}");
     }
+    // Below another path, its top is a directory as well.
+    let mounted = Files::new(directory.path()).expect("a directory");
+    let mounted = http::serve(builder(), move |request| match &request.path_segments()[..] {
+        ["static", path @ ..] | path => mounted.answer(request, path),
+    })
+    .expect("it serves");
+    let (head, _) = ask(mounted.local_addr(), "GET", "/static", "");
+    assert!(head.starts_with("HTTP/1.1 301 ") && field(&head, "Location") == "/static/", "{head}");
+    assert_eq!(ask(mounted.local_addr(), "GET", "/static/", "").1, b"top");
     let long = format!("/{}", "a".repeat(4000));
     assert!(ask(addr, "GET", &long, "").0.starts_with("HTTP/1.1 404 "));
     assert!(Files::new(pipe).is_err() && Files::new(directory.path().join("none")).is_err());

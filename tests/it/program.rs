@@ -1,21 +1,25 @@
 //! Any program as the app: what passes, how many run, and what is left of them.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpStream},
     path::Path,
+    process::{Command, Stdio},
     thread,
 };
 
-use overfall::apps::Program;
+use overfall::{
+    apps::Program,
+    http::{self, Request, Response},
+};
 use rustix::process::Signal;
 
 use crate::{
     support::{
-        BRIEF, Served, assert_wrong_usage, await_that, builder, connect, exchange, hear, reset_on_close,
-        rest, serve, tell,
+        BRIEF, Served, assert_wrong_usage, await_that, builder, children, connect, exchange, hear,
+        reset_on_close, rest, serve, tell,
     },
-    temporary::TempDir,
+    temporary::{Process, TempDir},
     tls::{Identity, dial},
 };
 
@@ -119,7 +123,7 @@ fn what_a_service_manager_says_is_not_for_programs() {
 }
 
 /// The processes that have written their numbers to this directory, and are still there.
-fn alive(dir: &Path) -> usize {
+pub(crate) fn alive(dir: &Path) -> usize {
     let is_alive = |number: &str| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
@@ -127,6 +131,15 @@ fn alive(dir: &Path) -> usize {
     let files = std::fs::read_dir(dir).expect("it is there").map(|file| file.expect("a file").path());
     let numbers = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
     numbers.filter(|number| is_alive(number)).count()
+}
+
+/// Those of this process's programs that nobody has waited for, named `sh` as they were.
+fn zombies() -> usize {
+    let stats = children(std::process::id()).into_iter().filter_map(|process| {
+        // It may be waited for meanwhile.
+        std::fs::read_to_string(format!("/proc/{process}/stat")).ok()
+    });
+    stats.filter(|stat| stat.contains("(sh) Z ")).count()
 }
 
 /// Says who it is, starts another, and both are silent.
@@ -144,6 +157,7 @@ fn a_silent_program_is_killed_with_all_that_it_has_started() {
     // What breaks off is not to pass for whole.
     assert!(rest(&stream).is_err());
     await_that("both are gone", || alive(dir.path()) == 0);
+    await_that("no zombie is left", || server.metrics().busy_workers == 0 && zombies() == 0);
     await_that("it is counted", || server.metrics().timed_out_io == 1);
     assert_eq!(server.metrics().answered, 0);
 }
@@ -168,7 +182,7 @@ fn as_many_run_at_once_as_there_are_workers() {
     let mut served = serve(&["--workers", "2", "--patience", "30s", "--", "sh", "-c", "echo begun; cat"]);
     let clients: Vec<TcpStream> = (0..5).map(|_| connect(served.addr)).collect();
     await_that("three wait", || served.counter("queue_depth") == 3);
-    assert_eq!(served.children().len(), 2);
+    await_that("two run", || served.children().len() == 2);
     for client in &clients {
         assert_eq!(hear(client), "begun");
         client.shutdown(Shutdown::Write).expect("it is there");
@@ -204,7 +218,8 @@ fn a_program_that_cannot_be_started_costs_its_client_alone() {
     let dir = TempDir::new("start");
     let program = dir.path().join("program");
     let server = builder().serve_handler(Program::new(&program)).expect("it serves");
-    assert_eq!(exchange(server.local_addr(), b"").expect("an end"), b"");
+    // An end would pass for that of a program that has nothing to say.
+    assert!(exchange(server.local_addr(), b"").is_err());
     assert_eq!(server.metrics().failed, 1);
     std::fs::copy("/bin/cat", &program).expect("it is written");
     assert_eq!(exchange(server.local_addr(), b"now").expect("a reply"), b"now");
@@ -245,4 +260,99 @@ fn what_is_no_program_is_said_at_once() {
             (&["--work", "1ms", "--", "cat"], "--work"),
         ],
     );
+}
+
+#[test]
+fn a_program_that_was_killed_has_not_said_all() {
+    let server = builder().serve_handler(sh("echo part; kill -SEGV $$")).expect("it serves");
+    assert!(exchange(server.local_addr(), b"").is_err());
+    let ended = builder().serve_handler(sh("echo all; exit 7")).expect("it serves");
+    assert_eq!(text(&exchange(ended.local_addr(), b"").expect("an end")), "all\n");
+}
+
+#[test]
+fn a_program_that_has_ended_its_output_still_hears_its_client_out() {
+    let dir = TempDir::new("hears");
+    let path = dir.path().join("heard");
+    let server =
+        builder().serve_handler(sh(&format!("exec >&-; cat > {}", path.display()))).expect("it serves");
+    assert_eq!(exchange(server.local_addr(), &vec![b'x'; 3_000_000]).expect("an end"), b"");
+    assert_eq!(std::fs::metadata(path).expect("it was written").len(), 3_000_000);
+}
+
+#[test]
+fn what_nobody_hears_keeps_no_program_alive() {
+    let deaf = sh("exec <&-; exec sleep 1000");
+    let server = builder().io_timeout(3 * BRIEF).serve_handler(deaf).expect("it serves");
+    let stream = connect(server.local_addr());
+    await_that("it is killed", || {
+        thread::sleep(BRIEF);
+        (&stream).write_all(b"x").is_err() || server.metrics().timed_out_io == 1
+    });
+    await_that("it is counted", || server.metrics().timed_out_io == 1);
+}
+
+#[test]
+fn a_program_never_outlives_its_server() {
+    for signals in [&[Signal::TERM, Signal::TERM][..], &[Signal::KILL]] {
+        let dir = TempDir::new("outlives");
+        let script = format!("echo $$ > {}/$$; echo begun; exec sleep 1000", dir.path().display());
+        let mut served = serve(&["--", "sh", "-c", &script]);
+        let stream = connect(served.addr);
+        assert_eq!(hear(&stream), "begun");
+        assert_eq!(alive(dir.path()), 1);
+        for (count, signal) in signals.iter().enumerate() {
+            if count > 0 {
+                await_that("it accepts nobody", || TcpStream::connect(served.addr).is_err());
+            }
+            served.signal(*signal);
+        }
+        served.wait();
+        await_that("it is gone", || alive(dir.path()) == 0);
+    }
+}
+
+#[test]
+fn a_program_sees_what_the_server_was_started_with_and_nothing_of_who_serves_that() {
+    let serve = format!(
+        "ulimit -Sn 300; exec {} serve -q --listen 127.0.0.1:0 -- sh -c 'ulimit -Sn; env'",
+        env!("CARGO_BIN_EXE_overfall")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &serve]).stdout(Stdio::piped());
+    command.env("HTTPS", "on").env("HTTP_COOKIE", "a").env("REMOTE_USER", "admin");
+    let mut child = Process(command.spawn().expect("it runs"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
+    let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+    let said = text(&exchange(addr, b"").expect("a reply"));
+    assert!(said.starts_with("300\n"), "{said}");
+    for name in ["HTTPS=", "HTTP_COOKIE=", "REMOTE_USER="] {
+        assert!(!said.contains(name), "{said}");
+    }
+}
+
+#[test]
+fn a_program_takes_a_connection_over_and_may_speak_first() {
+    let answer = |_: &Request<'_>| Response::upgrade("talk", sh("echo hello; read line; echo \"$line\""));
+    let server = http::serve(builder(), answer).expect("it serves");
+    let mut stream = connect(server.local_addr());
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: talk\r\nConnection: upgrade\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("it reads");
+    while hear(&stream) != "\r" {}
+    assert_eq!(hear(&stream), "hello");
+    tell(&stream, "bye");
+    assert_eq!(text(&rest(&stream).expect("an end")), "bye\n");
+}
+
+#[test]
+fn who_is_refused_is_sent_the_busy_reply() {
+    let program = sh("echo begun; read line").busy_reply(&b"busy\n"[..]);
+    let server = builder().workers(1).patience(BRIEF).serve_handler(program).expect("it serves");
+    let first = connect(server.local_addr());
+    assert_eq!(hear(&first), "begun");
+    let second = connect(server.local_addr());
+    tell(&second, "now");
+    assert_eq!(text(&rest(&second).expect("a text")), "busy\n");
+    reset_on_close(&first);
 }

@@ -102,6 +102,9 @@ fn who_did_not_ask_for_it_is_told_so() {
     for request in [
         "GET /numbers HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         "GET /numbers HTTP/1.1\r\nHost: a\r\nUpgrade: numbers\r\nConnection: close\r\n\r\n",
+        "GET /numbers HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+        // What follows would be taken for the other protocol's.
+        "POST /numbers HTTP/1.1\r\nHost: a\r\nUpgrade: numbers\r\nConnection: upgrade\r\nContent-Length: 90000\r\n\r\na",
         "GET /numbers HTTP/1.0\r\nUpgrade: numbers\r\nConnection: upgrade\r\n\r\n",
     ] {
         let reply = exchange(server.local_addr(), request.as_bytes()).expect("an answer");

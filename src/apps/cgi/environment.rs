@@ -4,36 +4,46 @@ use std::{
     ffi::OsString,
     io::{self, Read},
     os::unix::ffi::OsStringExt,
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use http::{HeaderMap, HeaderName, header};
 use percent_encoding::percent_decode_str;
 
-use crate::http::Request;
+use super::gathered;
+use crate::http::{Request, gathered::Gathered};
 
 /// Where the body is, of which a program has to know the length beforehand.
 pub(super) enum Body {
     /// It comes while the program runs.
     Comes(Option<u64>),
     /// It came in chunks.
-    Gathered(Vec<u8>),
+    Gathered(Gathered),
 }
 
 impl Body {
-    pub(super) fn of(request: &Request<'_>) -> io::Result<Self> {
-        if !request.headers().contains_key(header::TRANSFER_ENCODING) {
-            let length = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
-            return Ok(Self::Comes(length));
+    /// One that comes in chunks is kept out of what all may have together.
+    pub(super) fn of(request: &Request<'_>, kept: &Arc<AtomicUsize>) -> io::Result<Self> {
+        if let Some(length) = request.body_length() {
+            let is_told = length > 0 || request.headers().contains_key(header::CONTENT_LENGTH);
+            return Ok(Self::Comes(is_told.then_some(length)));
         }
-        let mut bytes = Vec::new();
-        request.body().read_to_end(&mut bytes)?;
-        Ok(Self::Gathered(bytes))
+        let mut gathered = gathered(kept)?;
+        let mut piece = [0; 16 * 1024];
+        loop {
+            match request.body().read(&mut piece)? {
+                0 => return Ok(Self::Gathered(gathered)),
+                length if gathered.add(&piece[..length]) => {}
+                _ => return Err(io::ErrorKind::OutOfMemory.into()),
+            }
+        }
     }
 
+    /// None where the client has not said that there is a body.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Comes(length) => *length,
-            Self::Gathered(bytes) => Some(bytes.len() as u64),
+            Self::Gathered(bytes) => Some(bytes.unread().len() as u64),
         }
     }
 }
@@ -44,7 +54,11 @@ pub(super) fn environment(request: &Request<'_>, length: Option<u64>) -> io::Res
     let (remote_ip, local_ip) = (remote.ip().to_canonical(), local.ip().to_canonical());
     let uri = request.uri();
     let text = |name: &str, value: &dyn ToString| (name.to_owned(), OsString::from(value.to_string()));
-    let path = OsString::from_vec(percent_decode_str(uri.path()).filter(|&byte| byte != 0).collect());
+    let path: Vec<u8> = percent_decode_str(uri.path()).collect();
+    if path.contains(&0) {
+        // No environment can have it.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut variables = vec![
         text("GATEWAY_INTERFACE", &"CGI/1.1"),
         text("SERVER_SOFTWARE", &concat!("overfall/", env!("CARGO_PKG_VERSION"))),
@@ -57,7 +71,7 @@ pub(super) fn environment(request: &Request<'_>, length: Option<u64>) -> io::Res
         text("REQUEST_METHOD", request.method()),
         text("REQUEST_URI", uri),
         text("SCRIPT_NAME", &""),
-        ("PATH_INFO".to_owned(), path),
+        ("PATH_INFO".to_owned(), OsString::from_vec(path)),
         text("QUERY_STRING", &uri.query().unwrap_or_default()),
     ];
     if request.is_encrypted() {
@@ -104,7 +118,8 @@ mod tests {
     use super::*;
 
     fn told(request: &Request<'_>) -> Vec<String> {
-        let variables = environment(request, Body::of(request).unwrap().length()).unwrap();
+        let body = Body::of(request, &Arc::default()).unwrap();
+        let variables = environment(request, body.length()).unwrap();
         variables.into_iter().map(|(name, value)| format!("{name}={}", value.display())).collect()
     }
 
@@ -150,7 +165,6 @@ mod tests {
     #[test]
     fn nobody_is_told_what_could_be_taken_for_something_else() {
         let request = Request::builder()
-            .uri("/%00a")
             .header("Proxy", "evil:80")
             .header("X_Forwarded_For", "1.2.3.4")
             .header("Connection", "close")
@@ -160,10 +174,12 @@ mod tests {
         for name in ["HTTP_PROXY", "HTTP_X_FORWARDED_FOR", "HTTP_CONNECTION", "HTTP_TRANSFER_ENCODING"] {
             assert!(!told.iter().any(|told| told.starts_with(name)), "{name} is in {told:#?}");
         }
-        // Environments cannot have a NUL, and chunks have no length that is told.
-        for line in ["PATH_INFO=/a", "CONTENT_LENGTH=3"] {
-            assert!(told.iter().any(|told| told == line), "{line} is not in {told:#?}");
-        }
+    }
+
+    #[test]
+    fn a_path_that_no_environment_can_have_is_refused() {
+        let request = Request::builder().uri("/%00a").body("");
+        assert_eq!(environment(&request, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -5,7 +5,10 @@ mod environment;
 mod exchange;
 mod head;
 
-use std::io::{self, Cursor, Read};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use http::{Method, StatusCode};
 
@@ -16,7 +19,7 @@ use self::{
 };
 use super::program::Program;
 use crate::{
-    http::{Http, Request, Response},
+    http::{Http, Request, Response, gathered::Gathered, incoming::is_of_body},
     session::handler::Handler,
 };
 
@@ -29,8 +32,10 @@ use crate::{
 /// that no more programs run than there are workers. One that says nothing for `io_timeout` is killed with all
 /// that it has started; its client is told 504, or 502 where what it says makes no sense, or is cut off.
 ///
-/// Its path is `PATH_INFO`, decoded; `SCRIPT_NAME` is empty. A body that comes in chunks is gathered first, since
-/// `CONTENT_LENGTH` has to be told. The field `Proxy` is left out (programs would take it for where to send their
+/// Its path is `PATH_INFO`, decoded, with whatever `..` and encoded slashes it has; `SCRIPT_NAME` is empty. A body
+/// that comes in chunks is gathered first, since `CONTENT_LENGTH` has to be told, and what a program says before it
+/// has heard all of a body is kept, out of 64 MiB for all requests together; where that is too little, the client is
+/// told 503. The field `Proxy` is left out (programs would take it for where to send their
 /// own requests), and so are those whose names have an underscore (they could be taken for others).
 ///
 /// ```
@@ -47,48 +52,54 @@ use crate::{
 /// ```
 pub fn cgi(program: Program) -> impl Handler {
     let busy_reply = program.busy_reply.clone();
-    Http::new(move |request: &Request<'_>| answer(&program, request)).busy_reply(busy_reply)
+    // What is kept of all requests and replies.
+    let kept = Arc::default();
+    Http::new(move |request: &Request<'_>| answer(&program, request, &kept)).busy_reply(busy_reply)
 }
 
-fn answer(program: &Program, request: &Request<'_>) -> Response {
-    run(program, request).unwrap_or_else(|error| {
-        tracing::warn!(%error, program = program.name(), "a program has failed");
-        match error.kind() {
-            io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT.into(),
-            _ => StatusCode::BAD_GATEWAY.into(),
+fn answer(program: &Program, request: &Request<'_>, kept: &Arc<AtomicUsize>) -> Response {
+    run(program, request, kept).unwrap_or_else(|error| match error.kind() {
+        // What is wrong with a body its client is told in any case.
+        _ if is_of_body(&error) => StatusCode::BAD_REQUEST.into(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionReset => StatusCode::BAD_REQUEST.into(),
+        kind => {
+            tracing::warn!(%error, program = program.name(), "a program has failed");
+            match kind {
+                io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT.into(),
+                io::ErrorKind::OutOfMemory => StatusCode::SERVICE_UNAVAILABLE.into(),
+                _ => StatusCode::BAD_GATEWAY.into(),
+            }
         }
     })
 }
 
-fn run(program: &Program, request: &Request<'_>) -> io::Result<Response> {
-    let body = Body::of(request)?;
+fn run(program: &Program, request: &Request<'_>, kept: &Arc<AtomicUsize>) -> io::Result<Response> {
+    let mut body = Body::of(request, kept)?;
     let mut command = program.command();
     command.envs(environment(request, body.length())?);
-    let mut exchange = Exchange::start(command, request.io_timeout())?;
-    match body {
-        Body::Gathered(bytes) => exchange.give(&mut Cursor::new(bytes))?,
+    let said = gathered(kept)?;
+    let mut exchange = Exchange::start(command, request.socket(), request.io_timeout(), said)?;
+    match &mut body {
+        Body::Gathered(bytes) => exchange.give(&mut bytes.unread())?,
         Body::Comes(_) => exchange.give(&mut request.body())?,
     }
     let Head { status, fields, length } = exchange.head()?;
-    let response = if *request.method() == Method::HEAD || has_no_body(status) {
-        // It is not to be ended before it has done what it does.
-        io::copy(&mut exchange, &mut io::sink())?;
-        with_body(length, io::empty())
-    } else {
-        with_body(length, exchange)
+    if *request.method() == Method::HEAD || has_no_body(status) {
+        exchange.forget_body();
+    }
+    let response = match length {
+        Some(length) => Response::sized(length, exchange),
+        None => Response::stream(exchange),
     };
     let response = fields.into_iter().fold(response, |response, (name, value)| response.header(name, value));
-    Ok(response.status(status))
+    Ok(response.status(status).held())
+}
+
+/// Room for what is kept.
+fn gathered(kept: &Arc<AtomicUsize>) -> io::Result<Gathered> {
+    Gathered::new(kept, None).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 fn has_no_body(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-fn with_body(length: Option<u64>, body: impl Read + Send + 'static) -> Response {
-    match length {
-        Some(length) => Response::sized(length, body),
-        None => Response::stream(body),
-    }
-    .held()
 }

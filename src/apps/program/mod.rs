@@ -40,9 +40,10 @@ impl Handler for Program {
         if let (Ok(remote), Ok(local)) = (connection.peer_addr(), connection.local_addr()) {
             command.envs(environment(remote, local));
         }
-        let mut running = Running::start(command)?;
-        pump(connection, &mut running)?;
-        running.end(connection.context().timeouts.io.get())?;
+        // What breaks off, or never began, is not to pass for whole.
+        connection.reset_on_close(true);
+        pump(connection, &mut Running::start(command)?)?;
+        connection.reset_on_close(false);
         connection.note_answered();
         Ok(Next::Close)
     }

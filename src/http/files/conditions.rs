@@ -21,17 +21,16 @@ pub(super) struct Validators {
 impl Validators {
     /// Of a file of this length that was modified then, in seconds since 1970 and nanoseconds. The tag says the
     /// same on another machine that has the file with its time.
-    pub(super) fn new(length: u64, modified_s: i64, modified_ns: i64) -> Self {
-        // There are whole seconds in the header; what is older than 1970 is not told apart.
-        let seconds = u64::try_from(modified_s).unwrap_or(0);
-        let modified_at = UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST_S));
+    pub(super) fn new(length: u64, modified_s: i64, modified_ns: i64, now: SystemTime) -> Self {
+        // There are whole seconds in the header; what is older than 1970 is not told apart, and nothing is said
+        // to have been modified later than now (RFC 9110, section 8.8.2.1).
+        let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = u64::try_from(modified_s).unwrap_or(0).min(now_s);
+        let modified_at = UNIX_EPOCH + Duration::from_secs(seconds);
         let etag = format!("\"{modified_s:x}.{modified_ns:x}-{length:x}\"");
         Self { etag, modified: fmt_http_date(modified_at), modified_at }
     }
 }
-
-/// The year 9999 is the last that can be written in a header.
-const LATEST_S: u64 = 253_402_300_799;
 
 /// What a client is to get.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,23 +133,27 @@ mod tests {
     const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
     const TAG: &str = "\"2ebc98a1.1-a\"";
 
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_795_780_800)
+    }
+
     fn given(method: &Method, fields: &[(&str, &str)]) -> Verdict {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name: header::HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        verdict(&Validators::new(10, MODIFIED_S, 1), 10, method, &headers)
+        verdict(&Validators::new(10, MODIFIED_S, 1, now()), 10, method, &headers)
     }
 
     #[test]
     fn a_version_has_a_tag_and_a_date() {
-        let file = Validators::new(10, MODIFIED_S, 1);
+        let file = Validators::new(10, MODIFIED_S, 1, now());
         assert_eq!((&*file.etag, &*file.modified), (TAG, DATE));
-        assert_ne!(Validators::new(10, MODIFIED_S, 2).etag, TAG);
-        assert_ne!(Validators::new(11, MODIFIED_S, 1).etag, TAG);
-        assert_eq!(Validators::new(10, -1, 0).modified, "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(Validators::new(10, i64::MAX, 0).modified, "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_ne!(Validators::new(10, MODIFIED_S, 2, now()).etag, TAG);
+        assert_ne!(Validators::new(11, MODIFIED_S, 1, now()).etag, TAG);
+        assert_eq!(Validators::new(10, -1, 0, now()).modified, "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(Validators::new(10, i64::MAX, 0, now()).modified, "Fri, 27 Nov 2026 12:00:00 GMT");
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
             assert_eq!(given(&Method::GET, &[("range", range)]), expected, "{range}");
             assert_eq!(given(&Method::HEAD, &[("range", range)]), Whole, "{range}");
         }
-        let empty = Validators::new(0, 0, 0);
+        let empty = Validators::new(0, 0, 0, now());
         let headers = HeaderMap::from_iter([(header::RANGE, "bytes=-1".parse().unwrap())]);
         assert_eq!(verdict(&empty, 0, &Method::GET, &headers), Unsatisfiable);
     }

@@ -9,6 +9,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
+    time::SystemTime,
 };
 
 use http::{HeaderMap, Method, StatusCode, header};
@@ -36,6 +37,8 @@ const SMALL: u64 = 64 * 1024;
 /// with its `index.html`, and redirected to where its path ends in a slash. What is no file, or not there, is
 /// 404, and nothing outside the directory is ever opened, whatever links or `..` lead there: the kernel sees to
 /// that (`RESOLVE_BENEATH` of openat2(2)).
+///
+/// Files whose names begin with a dot are files as well, and a name that is no UTF-8 cannot be asked for.
 ///
 /// A file is sent by sendfile(2), as its client takes it, so that a slow client costs a descriptor and neither
 /// memory nor a worker.
@@ -77,6 +80,8 @@ impl Files {
     fn find(&self, request: &Request<'_>, path: &[&str]) -> io::Result<Response> {
         let (path, is_directory) = match path {
             [path @ .., ""] => (path, true),
+            // All of it may be below another path.
+            [] if !request.uri().path().ends_with('/') => return Ok(redirect(request)),
             path => (path, path.is_empty()),
         };
         let path: Vec<&str> = path.iter().copied().chain(is_directory.then_some(INDEX)).collect();
@@ -99,6 +104,9 @@ fn refusal(error: &io::Error) -> StatusCode {
             StatusCode::NOT_FOUND
         }
         io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => {
             tracing::error!(%error, "a file cannot be served");
             StatusCode::INTERNAL_SERVER_ERROR
@@ -124,7 +132,8 @@ fn answer(
     file: File,
     metadata: &Metadata,
 ) -> io::Result<Response> {
-    let validators = Validators::new(metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    let validators =
+        Validators::new(metadata.len(), metadata.mtime(), metadata.mtime_nsec(), SystemTime::now());
     let content = |offset, length| -> io::Result<Response> {
         Ok(Response::with(body(file, offset, length)?).header(header::CONTENT_TYPE, content_type(name)))
     };

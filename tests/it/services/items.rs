@@ -114,6 +114,14 @@ fn items_are_kept_and_what_is_wrong_is_said() {
 }
 
 #[test]
+fn what_may_come_from_a_page_of_others_is_no_item() {
+    let items = Items::new().expect("a database");
+    let form = Request::builder().method("POST").uri("/items").header("Content-Type", "text/plain");
+    let response = Response::from(items.answer(&form.body(r#"{"name":"a","price":5}"#)));
+    assert_eq!(response.status_code(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[test]
 fn a_failing_database_is_500() {
     let items = Items::new().expect("a database");
     items.0.lock().execute_batch("DROP TABLE items").expect("it is dropped");
