@@ -23,6 +23,10 @@
 //! uploads at [`http::Body`], WebSockets at [`http::Response::upgrade`], routes at [`http::Request`], and tests
 //! without a socket at [`http::RequestBuilder`].
 //!
+//! What is logged, such as why a request failed, is logged by the crate `tracing`, and nobody sees it without a
+//! subscriber: `tracing_subscriber::fmt::init()` of the crate `tracing-subscriber` at the beginning of a program
+//! prints it.
+//!
 //! # Features
 //!
 //! | feature | what it adds |
@@ -163,7 +167,7 @@ pub use server::{
 };
 pub use session::{
     busy_reply::BusyReply,
-    connection::Connection,
+    connection::{Connection, NonBlocking},
     handler::{Handler, Next, Refusal},
 };
 

@@ -43,9 +43,11 @@ pub(super) fn sentence(error: &clap::Error, settings: Option<&Settings>) -> Stri
             format!("{sentence}; a program that is to be served stands behind two dashes: -- {program}");
     }
     // What would be right, as far as it is known; hardly anybody means a flag to be an argument.
-    let is_tip = |tip: &String| tip.starts_with("tip: ") && !tip.starts_with("tip: to pass");
-    for tip in paragraphs.filter(|tip| is_tip(tip) || tip.starts_with("For more")) {
-        sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
+    for said in paragraphs {
+        let tip = said.split("tip: to pass").next().unwrap_or_default().trim_end();
+        if tip.starts_with("tip: ") || tip.starts_with("For more") {
+            sentence = format!("{sentence}; {}", tip.replacen("For more", "for more", 1));
+        }
     }
     located(sentence, None, settings)
 }

@@ -8,6 +8,9 @@ use std::{
 /// An address to listen on: `HOST:PORT`, and the host may be a name, or nothing for all addresses.
 pub(super) fn address(text: &str) -> Result<String, String> {
     const SUCH_AS: &str = "such as 127.0.0.1:8888 or [::1]:8888, or :8888 for all addresses";
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} is a port alone; give 127.0.0.1:{text}, or :{text} for all addresses"));
+    }
     let (host, _) = host_and_port(text, SUCH_AS)?;
     if host.contains(':') && !host.starts_with('[') {
         return Err(format!("the host in {text:?} is an IPv6 address; give it in brackets, {SUCH_AS}"));
@@ -182,9 +185,11 @@ mod tests {
         for right in ["127.0.0.1:0", "[::1]:8888", "localhost:80", ":8888", "[fe80::1%lo]:80"] {
             assert_eq!(address(right).unwrap(), right);
         }
-        for wrong in ["127.0.0.1", "8888", "127.0.0.1:99999", "::1:", "::1:80", "a:b", ""] {
+        for wrong in ["127.0.0.1", "127.0.0.1:99999", "::1:", "::1:80", "a:b", ""] {
             assert!(address(wrong).unwrap_err().contains("such as"), "{wrong}");
         }
+        let alone = address("8888").unwrap_err();
+        assert_eq!(alone, "\"8888\" is a port alone; give 127.0.0.1:8888, or :8888 for all addresses");
     }
 
     #[test]

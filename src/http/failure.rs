@@ -6,8 +6,10 @@ use http::StatusCode;
 
 use super::{incoming::is_of_body, response::Response};
 
-/// What a function answers when something goes wrong, so that it can pass on any error by `?`: its client is
-/// told 500, and the log what happened. [`new`](Self::new) tells the client more.
+/// What a function answers when something goes wrong, so that it can pass on any error by `?`, a text among
+/// them: its client is told 500, and the log (see [the crate](crate)) what happened. [`new`](Self::new) tells the
+/// client more, also with no error at hand: `Failure::new(StatusCode::NOT_FOUND, "no such item\n")`. What a client
+/// has sent is hardly ever a reason for 500: it is to be looked at first, as here.
 ///
 /// ```
 /// use overfall::http::{Failure, Request, StatusCode};
@@ -18,7 +20,7 @@ use super::{incoming::is_of_body, response::Response};
 ///     Ok(number.checked_mul(2).ok_or("too large")?.to_string())
 /// }
 ///
-/// let answer = |body: &'static str| double(&Request::builder().body(body)).map_err(|failure| failure.status());
+/// let answer = |body: &'static str| double(&Request::builder().body(body)).map_err(|failure| failure.status_code());
 /// assert_eq!(answer("21").unwrap(), "42");
 /// assert_eq!(answer("x").unwrap_err(), StatusCode::BAD_REQUEST);
 /// assert_eq!(answer("3000000000").unwrap_err(), StatusCode::INTERNAL_SERVER_ERROR);
@@ -32,7 +34,7 @@ impl Failure {
     }
 
     /// What the client is told.
-    pub fn status(&self) -> StatusCode {
+    pub fn status_code(&self) -> StatusCode {
         self.0.status_code()
     }
 }

@@ -19,7 +19,7 @@ impl Request<'_> {
     ///
     /// let of = |body: &'static str| Request::builder().header("Content-Type", "application/json").body(body);
     /// assert_eq!(of(r#"{"name":"a"}"#).json::<Item>()?.name, "a");
-    /// let status = |body| of(body).json::<Item>().map(|_| ()).unwrap_err().status();
+    /// let status = |body| of(body).json::<Item>().map(|_| ()).unwrap_err().status_code();
     /// assert_eq!((status("{"), status("{}")), (StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY));
     /// # Ok::<(), Failure>(())
     /// ```

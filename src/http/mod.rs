@@ -69,7 +69,15 @@ use crate::{
 };
 
 /// Starts the server with a function from a request to what becomes a response; [`Http`] is the handler that it
-/// runs on.
+/// runs on. A closure that is written elsewhere than here says what it takes: `|request: &Request<'_>|`.
+///
+/// ```
+/// use overfall::{Server, http};
+///
+/// let server = Server::builder().bind("127.0.0.1:0");
+/// let handle = http::serve(server, |request| format!("You asked for {}\n", request.uri().path()))?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -29,9 +29,12 @@ use super::{
 ///
 /// fn answer(request: &Request<'_>) -> Result<Response, StatusCode> {
 ///     match (request.method().as_str(), &request.path_segments()[..]) {
-///         ("GET", ["items"]) => Ok(Response::text("all of them\n")),
-///         ("GET", ["items", id]) => Ok(Response::text(format!("item {id}\n"))),
-///         (_, ["items", ..]) => Err(StatusCode::METHOD_NOT_ALLOWED),
+///         // The body of an answer to HEAD is left out by the server.
+///         ("GET" | "HEAD", ["items"]) => Ok(Response::text("all of them\n")),
+///         ("GET" | "HEAD", ["items", id]) => Ok(Response::text(format!("item {id}\n"))),
+///         (_, ["items", ..]) => {
+///             Ok(Response::from(StatusCode::METHOD_NOT_ALLOWED).header("Allow", "GET, HEAD"))
+///         }
 ///         _ => Err(StatusCode::NOT_FOUND),
 ///     }
 /// }

@@ -1,6 +1,9 @@
 //! The response that a function gives. It knows neither the request nor how it is sent.
 
-use std::{fmt, io::Read};
+use std::{
+    fmt,
+    io::{self, Cursor, Read},
+};
 
 use bytes::Bytes;
 use http::{
@@ -297,6 +300,23 @@ impl Response {
         match &self.body {
             Body::Bytes(bytes) => Some(bytes),
             Body::Later(..) | Body::Upgrade(_) => None,
+        }
+    }
+
+    /// The body, to be read, wherever it is. That of an [`upgrade`](Self::upgrade) is empty.
+    ///
+    /// ```
+    /// use overfall::http::Response;
+    ///
+    /// let response = Response::stream(&b"piece by piece"[..]);
+    /// assert_eq!(std::io::read_to_string(response.into_body())?, "piece by piece");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn into_body(self) -> impl Read {
+        match self.body {
+            Body::Bytes(bytes) => Box::new(Cursor::new(bytes)),
+            Body::Later(_, sending) => sending.into_reader(),
+            Body::Upgrade(_) => Box::new(io::empty()) as Box<dyn Read + Send>,
         }
     }
 

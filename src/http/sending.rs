@@ -2,7 +2,11 @@
 //! what comes after.
 
 #[cfg(feature = "files")]
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom},
+    os::unix::fs::FileExt,
+};
 use std::{
     io::{self, Read, Write},
     time::Instant,
@@ -67,6 +71,19 @@ impl Sending {
 
     pub(super) fn of_length(self, length: Option<u64>) -> Self {
         self.ending(length.map_or(End::Close, End::Length))
+    }
+
+    /// All of it, to be read.
+    pub(super) fn into_reader(self) -> Box<dyn Read + Send> {
+        match self {
+            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
+            Self::Stream { reader, .. } => reader,
+            #[cfg(feature = "files")]
+            Self::File { mut file, offset, left } => match file.seek(SeekFrom::Start(offset)) {
+                Ok(_) => Box::new(file.take(left)),
+                Err(_) => Box::new(io::empty()),
+            },
+        }
     }
 
     fn ending(self, end: End) -> Self {

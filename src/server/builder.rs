@@ -53,6 +53,15 @@ impl Server {
 }
 
 /// The settings of a server. They are checked by [`serve`](Self::serve).
+///
+/// ```
+/// use std::time::Duration;
+/// use overfall::{Next, Server};
+///
+/// let builder = Server::builder().bind("127.0.0.1:0").workers(4).patience(Duration::from_millis(200));
+/// let handle = builder.serve(|_| Ok(Next::Close))?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `serve` or `serve_handler` is called"]
 pub struct Builder {

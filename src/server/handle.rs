@@ -51,6 +51,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "dropping it shuts the server down; `join` waits for its end"]
 pub struct Handle(Arc<Parts>);
 
 struct Parts {

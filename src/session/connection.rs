@@ -47,6 +47,20 @@ pub(crate) enum Borrowed {
 
 /// A connection as its handler sees it during one call.
 ///
+/// ```
+/// use std::io::{Read, Write};
+/// use overfall::{Next, Server};
+///
+/// let handle = Server::builder().bind("127.0.0.1:0").serve(|connection| {
+///     // What has come, or more that is waited for.
+///     let mut first = [0; 4];
+///     connection.read_exact(&mut first)?;
+///     connection.write_all(&first)?;
+///     Ok(Next::Close)
+/// })?;
+/// # Ok::<(), overfall::Error>(())
+/// ```
+///
 /// It reads and writes in blocking style. All the waiting of one call, reading and writing
 /// together, ends at [`deadline`](Self::deadline) with [`io::ErrorKind::TimedOut`]. Reading takes
 /// what lies in [`input`](Self::input) first.
@@ -282,7 +296,7 @@ impl<'a> Connection<'a> {
     /// [`io::ErrorKind::WouldBlock`] where nothing has come, upon which a handler answers
     /// [`Next::Park`](crate::Next::Park). So does writing where 256 KiB are kept already; then it answers
     /// [`Next::Again`](crate::Next::Again), to be called when the client has taken those.
-    pub fn nonblocking(&mut self) -> impl Read + Write + use<'_, 'a> {
+    pub fn nonblocking(&mut self) -> NonBlocking<'_, 'a> {
         NonBlocking(self)
     }
 
@@ -419,7 +433,9 @@ impl Write for Connection<'_> {
     }
 }
 
-struct NonBlocking<'a, 'b>(&'a mut Connection<'b>);
+/// A connection as a non-blocking stream: see [`Connection::nonblocking`].
+#[derive(Debug)]
+pub struct NonBlocking<'a, 'b>(&'a mut Connection<'b>);
 
 impl Read for NonBlocking<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -98,7 +98,8 @@ fn a_large_body_goes_in_and_out_at_once() {
     let script = "exec <&-; printf 'Content-Type: a/b\n\n'; head -c 3000000 /dev/zero";
     let server = serve(builder().workers(4), script);
     let head = "POST / HTTP/1.0\r\nContent-Length: 700000\r\n\r\n";
-    let reply = exchange(server.local_addr(), &[head.as_bytes(), &body[..700_000]].concat()).expect("a reply");
+    let reply =
+        exchange(server.local_addr(), &[head.as_bytes(), &body[..700_000]].concat()).expect("a reply");
     assert_eq!(reply.iter().filter(|byte| **byte == 0).count(), 3_000_000);
 }
 

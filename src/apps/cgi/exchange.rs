@@ -98,7 +98,10 @@ impl Exchange {
             }
             if self.running.stdout().is_none() || self.said.unread().len() >= LONGEST {
                 self.running.has_ended()?;
-                return Err(head::wrong("what it says is no head of CGI: there is no empty line at its end"));
+                let status = self.running.status().filter(|status| !status.success());
+                let ended = status.map_or(String::new(), |status| format!(", and it ended with {status}"));
+                let said = "what it says is no head of CGI: there is no empty line at its end";
+                return Err(head::wrong(&format!("{said}{ended}")));
             }
             self.listen(Instant::now() + self.timeout)?;
             self.keep()?;

@@ -29,6 +29,7 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(in crate::apps) struct Running {
     /// None once its end was heard of.
     child: Option<Child>,
+    status: Option<ExitStatus>,
     /// What tells of its end.
     end: OwnedFd,
     stdin: Option<ChildStdin>,
@@ -54,7 +55,7 @@ impl Running {
             Ok(end)
         });
         match watched {
-            Ok(end) => Ok(Self { child: Some(child), end, stdin, stdout }),
+            Ok(end) => Ok(Self { child: Some(child), status: None, end, stdin, stdout }),
             Err(errno) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -122,8 +123,13 @@ impl Running {
             return Ok(false);
         }
         let status = child.wait()?;
-        self.child = None;
+        (self.child, self.status) = (None, Some(status));
         judge(status).map(|()| true)
+    }
+
+    /// How it has ended, once that was heard of.
+    pub(in crate::apps) fn status(&self) -> Option<ExitStatus> {
+        self.status
     }
 }
 

@@ -32,9 +32,9 @@ impl Items {
 
     fn answer(&self, request: &Request<'_>) -> Result<Response, Failure> {
         match (request.method().as_str(), &request.path_segments()[..]) {
-            ("GET", ["items"]) => self.list(request),
+            ("GET" | "HEAD", ["items"]) => self.list(request),
             ("POST", ["items"]) => self.create(request.json()?),
-            ("GET", ["items", id]) => self.get(id),
+            ("GET" | "HEAD", ["items", id]) => self.get(id),
             ("DELETE", ["items", id]) => self.delete(id),
             (_, ["items"] | ["items", _]) => Ok(StatusCode::METHOD_NOT_ALLOWED.into()),
             _ => Ok(StatusCode::NOT_FOUND.into()),
