@@ -67,9 +67,11 @@
 //! | how long things took: histograms | `metrics/times.rs` |
 //! | who joins a line, and who is served from it or shed | `overload/gate.rs`; the policy is pure, its judge is `overload/simulation/` |
 //! | how long a line may be, when it is made shorter and longer | `overload/line.rs` |
+//! | what each source has had, and which have had little | `overload/shares.rs` |
 //! | what service times and refusals' costs are taken to be | `overload/pace.rs`, `overload/budget.rs` |
 //! | how many requests an upstream may have in flight | `overload/limit.rs` |
 //! | listening, backlogs, kinds of accept errors | `net/listener.rs` |
+//! | newcomers are told apart by their source, by the kernel and in turn | `net/lanes.rs`, `sys/steer.rs` |
 //! | one socket: reading, writing, splicing | `net/wire.rs` |
 //! | what a connection begins with: a PROXY line, a TLS handshake | `net/transport.rs`, `net/preface/`, `net/tls/` |
 //! | the slots of parked sessions | `net/slots.rs` |
@@ -119,7 +121,7 @@
 //! | balance: heads as they are passed on | `balance/http/request.rs`, `balance/http/reply.rs` |
 //! | balance: an upstream is told who the client is | `balance/preface.rs` |
 //! | balance: which upstream is chosen | `balance/selection.rs` |
-//! | balance: who waits for a place, and the places | `balance/upstreams/` |
+//! | balance: who waits for a place, one of each source in turn, and the places | `balance/line.rs`, `balance/upstreams/` |
 //! | balance: which upstreams there are, and who comes and leaves | `balance/places.rs` |
 //! | balance: when names are resolved, and the upstreams follow them | `balance/names.rs`, `balance/resolving.rs` |
 //! | balance: the settings in force | `balance/live.rs` |

@@ -8,15 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
-
 use crate::{
     balance::flow::{AtEnd, Flow, Pipes},
     http::codec::{chunked::Decoder, head},
     metrics::Counters,
     net::{input::Input, key::Key, ready::Ready, slots::Slots, wire::Wire},
     overload::{Gate, Kind, Take, Terms, Wait},
-    server::queue::{Entrance, Newcomer, queue},
+    server::queue::{Class, Entrance, Exit, Newcomer, queue},
     session::activity::{Activity, At},
     sys::tally::Tally,
 };
@@ -124,25 +122,25 @@ impl Notes {
 #[derive(Debug)]
 pub struct HandOver {
     entrance: Entrance,
-    receiver: Receiver<Newcomer>,
+    exit: Exit,
     newcomer: Option<Newcomer>,
 }
 
 impl HandOver {
     #[expect(missing_docs)]
     pub fn new() -> std::io::Result<Self> {
-        let (entrance, receiver) = queue(16);
+        let (entrance, exit) = queue(16);
         let socket = UnixStream::pair()?.0.into();
         let open = Arc::new(Tally::default()).count();
         let newcomer = Newcomer { socket, accepted: Instant::now(), late: false, open };
-        Ok(Self { entrance, receiver, newcomer: Some(newcomer) })
+        Ok(Self { entrance, exit, newcomer: Some(newcomer) })
     }
 
     /// Hands the newcomer over from one end of the queue to the other.
     pub fn hand_over(&mut self) {
         if let Some(newcomer) = self.newcomer.take() {
-            self.newcomer = match self.entrance.push(newcomer) {
-                Ok(()) => self.receiver.try_recv().ok(),
+            self.newcomer = match self.entrance.push(newcomer, Class::Usual) {
+                Ok(()) => self.exit.take(),
                 Err(newcomer) => Some(newcomer),
             };
         }

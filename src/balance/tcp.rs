@@ -202,7 +202,7 @@ impl Tcp {
         arrival: &Arrival,
         tried: Tried,
     ) -> io::Result<Stage> {
-        match self.upstreams.place(arrival.at, &tried, || connection.waker()) {
+        match self.upstreams.place(arrival.at, &tried, connection) {
             Place::At(lease) => self.connect(connection, arrival, lease, tried),
             Place::InLine(waiter) => {
                 let until = self.upstreams.waits_until(&waiter);

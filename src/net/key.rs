@@ -8,6 +8,13 @@ pub(crate) struct Key {
     pub(super) generation: u32,
 }
 
+#[cfg(test)]
+impl Key {
+    pub(crate) fn of_nobody() -> Self {
+        Self { index: 0, generation: 0 }
+    }
+}
+
 /// Which of a tenant's sockets an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {

@@ -8,6 +8,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -15,6 +16,7 @@ use rustix::{
     net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
 };
 
+use super::lanes::Lanes;
 use crate::sys::tcp_info::TcpInfo;
 
 /// A listening socket whose backlog can be changed while it listens.
@@ -24,7 +26,26 @@ pub(crate) struct Listener {
     addr: SocketAddr,
     backlog: u32,
     shared: Arc<AtomicBool>,
+    lanes: Spread,
 }
+
+/// Whether newcomers are told apart by their source before they are accepted.
+#[derive(Debug)]
+enum Spread {
+    /// They were not yet, or not for a while.
+    No,
+    /// They cannot be.
+    Never,
+    Over {
+        lanes: Lanes,
+        /// Since when they need not be.
+        calm_since: Option<Instant>,
+    },
+}
+
+/// How long sources are told apart after that was last needed; and how long lanes are kept after that, since handshakes
+/// may be under way.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// A listener as it is seen by who does not accept from it, and does not keep it open.
 #[derive(Debug)]
@@ -61,10 +82,11 @@ impl Listener {
     }
 
     fn bind_one(addr: SocketAddr, backlog: u32) -> rustix::io::Result<Self> {
-        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
+        let socket = socket(addr)?;
+        // Somebody else who listens there is found out, who would not be if this were set before.
         net::bind(&socket, &addr)?;
+        // Where it cannot be had, sources are not told apart.
+        let _ = sockopt::set_socket_reuseport(&socket, true);
         Self::adopt(socket, backlog)
     }
 
@@ -75,7 +97,8 @@ impl Listener {
         // Accepted sockets inherit it, which saves a call for each.
         sockopt::set_tcp_nodelay(&socket, true)?;
         let addr = net::getsockname(&socket)?.try_into().map_err(|_| Errno::AFNOSUPPORT)?;
-        let listener = Self { socket: Arc::new(socket), addr, backlog, shared: Arc::default() };
+        let socket = Arc::new(socket);
+        let listener = Self { socket, addr, backlog, shared: Arc::default(), lanes: Spread::No };
         listener.listen(backlog)?;
         Ok(listener)
     }
@@ -100,14 +123,97 @@ impl Listener {
         self.shared.load(SeqCst)
     }
 
-    pub(crate) fn accept(&self) -> Result<OwnedFd, AcceptError> {
-        loop {
-            match net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(socket) => return Ok(socket),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(AcceptError::from(errno)),
+    /// The next newcomer, of each source in turn where they are told apart.
+    pub(crate) fn accept(&mut self) -> Result<OwnedFd, AcceptError> {
+        self.accept_weighed().map(|(socket, _)| socket)
+    }
+
+    /// The next newcomer, and whether its source is known to have had little.
+    pub(crate) fn accept_weighed(&mut self) -> Result<(OwnedFd, bool), AcceptError> {
+        let accepted = match &mut self.lanes {
+            Spread::Over { lanes, .. } => lanes.accept(),
+            Spread::No | Spread::Never => accept(&self.socket).map(|socket| (socket, false)),
+        };
+        accepted.map_err(AcceptError::from)
+    }
+
+    /// A newcomer who is to be told no: where sources are told apart, one of those that have had more than their
+    /// share. Nobody where those have not come who have.
+    pub(crate) fn accept_excess(&mut self) -> Result<OwnedFd, AcceptError> {
+        match &mut self.lanes {
+            Spread::Over { lanes, .. } => lanes.accept_excess().map_err(AcceptError::from),
+            Spread::No | Spread::Never => self.accept(),
+        }
+    }
+
+    /// Whether newcomers are told apart by their source.
+    pub(crate) fn tells_apart(&self) -> bool {
+        matches!(self.lanes, Spread::Over { .. })
+    }
+
+    /// A newcomer whose source has had little, where sources are told apart.
+    pub(crate) fn accept_light(&mut self) -> Option<OwnedFd> {
+        match &mut self.lanes {
+            Spread::Over { lanes, .. } => lanes.accept_light(),
+            Spread::No | Spread::Never => None,
+        }
+    }
+
+    /// Has newcomers be told apart by their source from now on, or not any more. `headway` is how long each takes
+    /// that is served.
+    pub(crate) fn tell_apart(&mut self, apart: bool, headway: Duration, now: Instant) {
+        // Whoever else listens on this socket would hear nothing of those who come to others.
+        let apart = apart && !self.is_shared();
+        let backlog = self.backlog;
+        let done = match &mut self.lanes {
+            Spread::Never => return,
+            Spread::No if !apart => return,
+            Spread::No => self.split(),
+            Spread::Over { lanes, calm_since } if apart => {
+                *calm_since = None;
+                lanes.shuffle(now, headway).and_then(|shuffled| match shuffled {
+                    true => lanes.set_backlog(backlog),
+                    false => Ok(()),
+                })
+            }
+            Spread::Over { lanes, calm_since } => {
+                let calm = now.saturating_duration_since(*calm_since.get_or_insert(now));
+                // An overload comes back: it is looked every now and then whether it is over.
+                if calm >= KEPT * 2 && lanes.waiting() == 0 {
+                    self.lanes = Spread::No;
+                    return;
+                }
+                if calm >= KEPT || self.shared.load(SeqCst) { lanes.unite() } else { Ok(()) }
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!(addr = %self.addr, %error, "sources cannot be told apart; all share one backlog");
+            if matches!(self.lanes, Spread::No) {
+                self.lanes = Spread::Never;
             }
         }
+    }
+
+    /// Leaves the socket that others have as well; whether newcomers wait elsewhere, of whom they do not know.
+    pub(crate) fn leave_shared(&mut self) -> bool {
+        match &mut self.lanes {
+            Spread::Over { lanes, .. } => lanes.leave_first().is_ok(),
+            Spread::No | Spread::Never => false,
+        }
+    }
+
+    fn split(&mut self) -> rustix::io::Result<()> {
+        let backlog = self.backlog;
+        let listen = |addr| {
+            let socket = socket(addr)?;
+            sockopt::set_socket_reuseport(&socket, true)?;
+            net::bind(&socket, &addr)?;
+            Ok(Self::adopt(socket, backlog)?.socket)
+        };
+        let lanes = Lanes::split(&self.socket, self.addr, listen)?;
+        tracing::debug!(addr = %self.addr, "sources are told apart");
+        self.lanes = Spread::Over { lanes, calm_since: None };
+        Ok(())
     }
 
     /// Changes the backlog; connections that wait in it stay there.
@@ -115,7 +221,11 @@ impl Listener {
         if backlog == self.backlog {
             return;
         }
-        match self.listen(backlog) {
+        let done = match &self.lanes {
+            Spread::Over { lanes, .. } => lanes.set_backlog(backlog),
+            Spread::No | Spread::Never => self.listen(backlog),
+        };
+        match done {
             Ok(()) => self.backlog = backlog,
             Err(error) => tracing::warn!(addr = %self.addr, backlog, %error, "the backlog cannot be changed"),
         }
@@ -131,9 +241,12 @@ impl Listener {
         granted(self.backlog)
     }
 
-    /// Connections that wait in the backlog.
+    /// Connections that wait in the backlog, or where there are several of them, how many hold some.
     pub(crate) fn waiting(&self) -> usize {
-        TcpInfo::of(self).map_or(0, |info| info.unacked as usize)
+        match &self.lanes {
+            Spread::Over { lanes, .. } => lanes.waiting(),
+            Spread::No | Spread::Never => TcpInfo::of(&*self.socket).map_or(0, |info| info.unacked as usize),
+        }
     }
 
     fn listen(&self, backlog: u32) -> rustix::io::Result<()> {
@@ -163,8 +276,28 @@ impl ListenerRef {
 }
 
 impl AsFd for Listener {
+    /// What is readable while somebody waits.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.lanes {
+            Spread::Over { lanes, .. } => lanes.as_fd(),
+            Spread::No | Spread::Never => self.socket.as_fd(),
+        }
+    }
+}
+
+fn socket(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    Ok(socket)
+}
+
+pub(super) fn accept(socket: &impl AsFd) -> rustix::io::Result<OwnedFd> {
+    loop {
+        match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Err(Errno::INTR) => {}
+            accepted => return accepted,
+        }
     }
 }
 
@@ -189,7 +322,7 @@ mod tests {
 
     #[test]
     fn accepted_sockets_do_not_block_and_have_no_delay() {
-        let listener = Listener::bind("127.0.0.1:0", 16).unwrap();
+        let mut listener = Listener::bind("127.0.0.1:0", 16).unwrap();
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
         let _client = TcpStream::connect(listener.addr()).unwrap();
         let socket = listener.accept().unwrap();
@@ -207,6 +340,83 @@ mod tests {
             listener.accept().unwrap();
         }
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+    }
+
+    /// Connects from this address, and says so.
+    fn connect(from: &str, to: SocketAddr) -> OwnedFd {
+        let socket = socket(to).unwrap();
+        net::bind(&socket, &SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        net::connect(&socket, &to).unwrap();
+        socket
+    }
+
+    fn source(socket: &OwnedFd) -> String {
+        crate::sys::peer::addr(socket).unwrap().ip().to_string()
+    }
+
+    /// A listener whose newcomers are told apart, with many of one source, and one of another.
+    fn crowded() -> (Listener, Vec<OwnedFd>) {
+        let mut listener = Listener::bind("127.0.0.1:0", 64).unwrap();
+        let addr = listener.addr();
+        loop {
+            listener.tell_apart(true, Duration::from_millis(1), Instant::now());
+            let mut clients: Vec<_> = (0..9).map(|_| connect("127.0.1.1", addr)).collect();
+            clients.push(connect("127.0.2.1", addr));
+            if listener.accept().is_ok() && listener.waiting() == 1 {
+                // They share no lane, as they do one time in 128.
+                return (listener, clients);
+            }
+            while listener.accept().is_ok() {}
+            std::thread::sleep(Duration::from_millis(201));
+        }
+    }
+
+    #[test]
+    fn sources_have_turns_and_those_who_had_too_much_are_refused() {
+        let (mut listener, _clients) = crowded();
+        let next: Vec<_> = (0..3).map(|_| source(&listener.accept().unwrap())).collect();
+        assert!(next.contains(&"127.0.2.1".to_owned()), "{next:?}");
+        assert_eq!(source(&listener.accept_excess().unwrap()), "127.0.1.1");
+        let rest = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert_eq!(rest, 5);
+    }
+
+    #[test]
+    fn nobody_else_can_listen_where_sources_may_be_told_apart() {
+        let listener = Listener::bind("127.0.0.1:0", 64).unwrap();
+        assert_eq!(Listener::bind(listener.addr(), 64).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn who_is_told_apart_no_more_is_still_accepted() {
+        let (mut listener, _clients) = crowded();
+        let calm = |listener: &mut Listener, since| {
+            listener.tell_apart(false, Duration::from_millis(1), Instant::now() + since);
+        };
+        calm(&mut listener, Duration::ZERO);
+        calm(&mut listener, KEPT);
+        let _later = connect("127.0.2.1", listener.addr());
+        assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 10);
+        assert!(listener.tells_apart());
+        calm(&mut listener, 2 * KEPT);
+        assert!(!listener.tells_apart());
+        let _last = connect("127.0.2.1", listener.addr());
+        assert_eq!(source(&listener.accept().unwrap()), "127.0.2.1");
+    }
+
+    #[test]
+    fn a_socket_that_others_have_is_left_with_those_who_wait_there() {
+        let (mut listener, _clients) = crowded();
+        assert!(listener.leave_shared());
+        let others = listener.to_ref().duplicate().unwrap();
+        let _later = connect("127.0.3.1", listener.addr());
+        let mine = std::iter::from_fn(|| listener.accept().ok()).map(|socket| source(&socket));
+        assert!(mine.into_iter().all(|source| source != "127.0.3.1"));
+        assert_eq!(others.accept().unwrap().1.ip().to_string(), "127.0.3.1");
+        let shared = Listener::bind("127.0.0.1:0", 64).unwrap().share();
+        let mut shared = shared;
+        shared.tell_apart(true, Duration::from_millis(1), Instant::now());
+        assert!(!shared.tells_apart() && !shared.leave_shared());
     }
 
     #[test]

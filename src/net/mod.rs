@@ -4,6 +4,7 @@ pub(crate) mod flags;
 mod incoming;
 pub(crate) mod input;
 pub(crate) mod key;
+mod lanes;
 pub(crate) mod listener;
 pub(crate) mod lodging;
 pub(crate) mod poller;

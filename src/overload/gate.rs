@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Newcomer,
     /// A request that has come over a connection that is there already.
     Kept,
+    /// Either, of a source that has had little: the others give way to it.
+    Light,
 }
 
 /// What is known of a wait.
@@ -199,6 +201,7 @@ impl Gate {
             // It is in time even so.
             _ if !looked_at => Duration::MAX,
             Kind::Newcomer if !state.line.is_purging() => bounds.tolerance.mul_f64(TOO_LATE),
+            Kind::Light => bounds.tolerance,
             _ => limit,
         };
         state.line.waited(wait, self.wait_behind(now, left), bounds);
@@ -206,7 +209,7 @@ impl Gate {
             state.line.refused(now, bounds);
             Take::Shed
         } else {
-            if kind == Kind::Kept {
+            if kind != Kind::Newcomer {
                 state.line.admitted(now, wait, bounds);
             }
             Take::Serve
@@ -327,7 +330,8 @@ impl Gate {
         self.headway(now).saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX))
     }
 
-    fn headway(&self, now: Instant) -> Duration {
+    /// How long one takes of those that are served one after the other.
+    pub(crate) fn headway(&self, now: Instant) -> Duration {
         let servers = u32::try_from(self.servers.load(Relaxed)).unwrap_or(u32::MAX);
         let by_pace = || self.pace.mean() / servers;
         let headway = match self.headway.mean() {
@@ -457,6 +461,8 @@ mod tests {
         assert_eq!(at(Wait::Known(501 * MS)), Take::Shed);
         // A kept request met nobody at a door who said how long it would wait.
         assert_eq!(gate.take(Kind::Kept, Wait::Known(401 * MS), t, 0), Take::Shed);
+        assert_eq!(gate.take(Kind::Light, Wait::Known(399 * MS), t, 0), Take::Serve);
+        assert_eq!(gate.take(Kind::Light, Wait::Known(401 * MS), t, 0), Take::Shed);
         assert!(gate.is_tight());
     }
 }

@@ -15,6 +15,8 @@
 //!   twice as long at once.
 //! - From time to time the line is let grow to see whether the overload is still there: a closed loop
 //!   of clients that try again at once fills any line, but does not make it longer and longer.
+//! - While the line is short, a request of a source that has had little of late may wait as long as if it were
+//!   not: those who have had much give way to it ([`Shares`]).
 //! - Clients that have gone while they waited say how long clients really wait.
 //!
 //! How many requests may be at an upstream, of which nothing is known but what it answers, is found by a
@@ -28,6 +30,7 @@ mod gate;
 mod limit;
 mod line;
 mod pace;
+mod shares;
 #[cfg(test)]
 mod simulation;
 mod watch;
@@ -36,5 +39,6 @@ mod window;
 pub(crate) use self::limit::Limit;
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
+    shares::{Shares, Source},
     watch::{Change, Watch},
 };

@@ -18,7 +18,7 @@ use super::{
     eviction,
     overdue::Overdue,
     pool::Pool,
-    queue::Entrance,
+    queue::{Class, Entrance},
     report::Reporter,
     room::Room,
     sweeper::Sweeper,
@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+/// When to look again, while there is no room, for those who have had too much, or little.
+const LOOK: Duration = Duration::from_millis(2);
 /// Newcomers taken from one listener before the others, and the time, get their turn.
 const BATCH: usize = 64;
 
@@ -149,21 +151,42 @@ impl<H: Handler> Acceptor<H> {
             if lacking.is_none() && !self.door.find_place(now) {
                 lacking = Some(Room::Connection);
             }
+            if lacking == Some(Room::Queue) && self.admit_light(index, now) {
+                continue;
+            }
             if let Some(room) = lacking
                 && let Verdict::Hold(until) = self.door.turn_away(room, self.listeners[index].waiting(), now)
             {
                 self.behind = true;
                 self.follow_load(now);
+                // Somebody may come for whom there is room.
+                let soon = self.listeners[index].tells_apart().then_some(now + LOOK);
+                let until = [until, soon].into_iter().flatten().min();
                 return Ok(Taken::Pause(self.until_room(room, until)));
             }
             let started = if lacking.is_some() { thread_cpu_time() } else { Duration::ZERO };
-            match self.listeners[index].accept() {
-                Ok(socket) => {
+            let listener = &mut self.listeners[index];
+            let accepted = match lacking {
+                Some(_) => listener.accept_excess().map(|socket| (socket, false)),
+                None => listener.accept_weighed(),
+            };
+            match accepted {
+                Ok((socket, is_light)) => {
                     // In turn, so that where there is little room, each has its share of it.
                     self.first_listener = (index + 1) % self.listeners.len();
-                    self.receive(Accepted { socket, at: now, late: self.behind }, lacking, started);
+                    let accepted = Accepted { socket, at: now, late: self.behind };
+                    match lacking {
+                        None if is_light => self.admit(accepted, Class::Light),
+                        None => self.admit(accepted, Class::Usual),
+                        Some(room) => self.door.refuse(accepted, room, started),
+                    }
                 }
-                Err(AcceptError::Empty) => return Ok(Taken::All),
+                Err(AcceptError::Empty) => {
+                    let Some(room) = lacking else { return Ok(Taken::All) };
+                    // Those who wait have not had too much, and are let in when there is room.
+                    self.behind = true;
+                    return Ok(Taken::Pause(self.until_room(room, Some(now + LOOK))));
+                }
                 Err(AcceptError::Connection(errno)) => self.pass_over(errno),
                 Err(AcceptError::Exhausted(errno)) => return Ok(Taken::Pause(self.back_off(errno))),
                 Err(AcceptError::Closed(errno)) => return Err(errno),
@@ -172,17 +195,21 @@ impl<H: Handler> Acceptor<H> {
         Ok(Taken::Batch)
     }
 
-    fn receive(&mut self, accepted: Accepted, lacking: Option<Room>, started: Duration) {
-        match lacking {
-            None => self.admit(accepted),
-            Some(room) => self.door.refuse(accepted, room, started),
-        }
+    /// Lets somebody in for whom there is room.
+    pub(super) fn admit(&mut self, accepted: Accepted, class: Class) {
+        self.backoff = Backoff::new();
+        self.door.admit(accepted, class);
     }
 
-    /// Lets somebody in for whom there is room.
-    pub(super) fn admit(&mut self, accepted: Accepted) {
-        self.backoff = Backoff::new();
-        self.door.admit(accepted);
+    /// Lets in somebody whose source has had little, though there is no room for others; whether there was
+    /// somebody.
+    fn admit_light(&mut self, index: usize, now: Instant) -> bool {
+        if !self.door.has_room_for(Class::Light, now) || !self.door.find_place(now) {
+            return false;
+        }
+        let Some(socket) = self.listeners[index].accept_light() else { return false };
+        self.admit(Accepted { socket, at: now, late: self.behind }, Class::Light);
+        true
     }
 
     fn is_awaited(&self, index: usize) -> bool {
@@ -221,6 +248,7 @@ impl<H: Handler> Acceptor<H> {
         let usual = self.pool.control.live.backlog();
         for listener in &mut self.listeners {
             let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
+            listener.tell_apart(short.is_some(), self.pool.gate.headway(now), now);
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }
     }

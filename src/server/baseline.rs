@@ -109,11 +109,11 @@ impl<H: Handler> Threads<H> {
     }
 
     /// Accepts until the server is to shut down, and then waits for the connections to end.
-    fn run(self: &Arc<Self>, listeners: Vec<Listener>) -> Ending {
+    fn run(self: &Arc<Self>, mut listeners: Vec<Listener>) -> Ending {
         let mut failed = None;
         let mut backoff = Backoff::new();
         while failed.is_none() && !self.is_draining() {
-            for listener in &listeners {
+            for listener in &mut listeners {
                 match self.accept_all(listener) {
                     AcceptError::Exhausted(_) => {
                         self.counters().accept_errors_exhausted.count();
@@ -139,7 +139,7 @@ impl<H: Handler> Threads<H> {
     }
 
     /// Starts a thread for each newcomer until there is none, or an error.
-    fn accept_all(self: &Arc<Self>, listener: &Listener) -> AcceptError {
+    fn accept_all(self: &Arc<Self>, listener: &mut Listener) -> AcceptError {
         while let Some(permit) = self.permit() {
             match listener.accept() {
                 Ok(socket) => self.start(socket, permit),

@@ -11,7 +11,7 @@ use super::{
     eviction::Eviction,
     moderation::Moderation,
     pool::Pool,
-    queue::{Entrance, Newcomer},
+    queue::{Class, Entrance, Newcomer},
     room::Room,
 };
 use crate::{
@@ -68,9 +68,7 @@ impl<H: Handler> Door<H> {
 
     /// What there is no room in, if anything. A place that an idle session can give up is room.
     pub(super) fn lacks(&mut self, now: Instant) -> Option<Room> {
-        if self.entrance.len() >= self.pool.control.live.queue()
-            || !self.pool.gate.fits(now, self.entrance.len())
-        {
+        if !self.has_room_for(Class::Usual, now) {
             return Some(Room::Queue);
         }
         if self.needs_place() && !self.eviction.is_possible(&self.pool.parked, now) {
@@ -78,6 +76,12 @@ impl<H: Handler> Door<H> {
         }
         self.stuck_since = None;
         None
+    }
+
+    /// Whether one of this class can be served in time.
+    pub(super) fn has_room_for(&self, class: Class, now: Instant) -> bool {
+        let waiting = self.entrance.len(class);
+        waiting < self.pool.control.live.queue() && self.pool.gate.fits(now, waiting)
     }
 
     /// Whether somebody has to give way to a newcomer.
@@ -118,7 +122,7 @@ impl<H: Handler> Door<H> {
         let since = *self.stuck_since.get_or_insert(now);
         let gate = &self.pool.gate;
         let longest = match room {
-            Room::Queue if !gate.fits(now, self.entrance.len() + in_backlog) => Duration::ZERO,
+            Room::Queue if !gate.fits(now, self.entrance.len(Class::Usual) + in_backlog) => Duration::ZERO,
             Room::Queue => BURST,
             Room::Connection => gate.tolerance(),
         };
@@ -126,9 +130,9 @@ impl<H: Handler> Door<H> {
     }
 
     /// Lets somebody in for whom there is room.
-    pub(super) fn admit(&mut self, accepted: Accepted) {
+    pub(super) fn admit(&mut self, accepted: Accepted, class: Class) {
         let pool = &self.pool;
-        pool.gate.admitted(accepted.at, self.entrance.len());
+        pool.gate.admitted(accepted.at, self.entrance.len(class));
         self.moderation.newcomer();
         pool.counters().accepted.count();
         let draining = pool.service.context.stage.is_draining();
@@ -138,19 +142,19 @@ impl<H: Handler> Door<H> {
             self.direct_left -= 1;
             return self.park(newcomer.into_session());
         }
-        self.enqueue(newcomer);
+        self.enqueue(newcomer, class);
     }
 
     fn newcomer(&self, Accepted { socket, at, late }: Accepted) -> Newcomer {
         Newcomer { socket, accepted: at, late, open: self.pool.control.open.count() }
     }
 
-    pub(super) fn enqueue(&mut self, newcomer: Newcomer) {
+    pub(super) fn enqueue(&mut self, newcomer: Newcomer, class: Class) {
         // It is the only sender and has seen that there is room.
-        if let Err(newcomer) = self.entrance.push(newcomer) {
+        if let Err(newcomer) = self.entrance.push(newcomer, class) {
             return self.refuse_newcomer(newcomer, Room::Queue, thread_cpu_time());
         }
-        self.pool.counters().queue_highest.raise(self.entrance.len() as u64);
+        self.pool.counters().queue_highest.raise(self.entrance.len(class) as u64);
         self.pool.parked.ready.poller.announce();
     }
 
@@ -190,7 +194,7 @@ impl<H: Handler> Door<H> {
 
     /// Tells the one that has been in the queue longest no, and lets the newcomer in.
     fn replace(&mut self, accepted: Accepted, started: Duration) {
-        if let Ok(oldest) = self.pool.queue.try_recv() {
+        if let Some(oldest) = self.pool.queue.take_of(Class::Usual) {
             self.pool.counters().refused_oldest.count();
             self.pool.refuse(oldest.into_session(), Refusal::QueueFull, started);
         }
@@ -198,6 +202,6 @@ impl<H: Handler> Door<H> {
             let newcomer = self.newcomer(accepted);
             return self.refuse_newcomer(newcomer, Room::Connection, started);
         }
-        self.admit(accepted);
+        self.admit(accepted, Class::Usual);
     }
 }

@@ -2,7 +2,7 @@
 //! timeout is cut. It knows no workers.
 
 use std::{
-    mem,
+    iter, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use super::{
     ending::Ending,
     parked::Parked,
     pool::Pool,
+    queue::Class,
 };
 use crate::{
     net::{
@@ -112,7 +113,7 @@ impl<H: Handler> Drain<H> {
     fn leave_shared(&mut self) {
         let usual = self.pool.control.live.backlog();
         self.acceptor.listeners.iter_mut().filter(|l| l.is_shared()).for_each(|l| l.set_backlog(usual));
-        self.acceptor.listeners.retain(|listener| !listener.is_shared());
+        self.acceptor.listeners.retain_mut(|listener| !listener.is_shared() || listener.leave_shared());
     }
 
     /// Accepts those that wait in the backlogs: closing a listener would reset them.
@@ -138,7 +139,7 @@ impl<H: Handler> Drain<H> {
             // Where an idle one has become busy at this moment, there is one more for a while.
             Ok(socket) => {
                 self.acceptor.door.find_place(now);
-                self.acceptor.admit(Accepted { socket, at: now, late: false });
+                self.acceptor.admit(Accepted { socket, at: now, late: false }, Class::Usual);
             }
             Err(AcceptError::Connection(errno)) => self.acceptor.pass_over(errno),
             Err(AcceptError::Exhausted(errno)) => {
@@ -155,7 +156,8 @@ impl<H: Handler> Drain<H> {
     fn cut(mut self) -> Ending {
         let pool = Arc::clone(&self.pool);
         pool.service.context.stage.cut();
-        let cut = pool.reset_running() + cut_parked(&pool) + pool.queue.try_iter().map(drop).count();
+        let cut =
+            pool.reset_running() + cut_parked(&pool) + iter::from_fn(|| pool.queue.take()).map(drop).count();
         (0..cut).for_each(|_| pool.counters().cut.count());
         pool.parked.ready.poller.ring();
         let grace = Instant::now() + CUT_GRACE;

@@ -53,13 +53,15 @@ impl Overdue {
 /// Those in the queue.
 fn refuse_newcomers<H: Handler>(door: &mut Door<H>, now: Instant) {
     let too_late = door.pool.gate.too_late();
-    while door.entrance.oldest().is_some_and(|accepted| now >= accepted + too_late) {
-        let Ok(newcomer) = door.pool.queue.try_recv() else { return };
-        door.entrance.took_oldest();
+    while let Some((accepted, class)) = door.entrance.oldest()
+        && now >= accepted + too_late
+    {
+        let Some(newcomer) = door.pool.queue.take_of(class) else { return };
+        door.entrance.took_oldest(class);
         let wait = now.saturating_duration_since(newcomer.accepted);
         if wait < too_late {
             // A worker was quicker, and this is the one behind.
-            return door.enqueue(newcomer);
+            return door.enqueue(newcomer, class);
         }
         let session = newcomer.into_session();
         if door.pool.client_speaks_first() && !session.wire.has_unread_input() {

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
 use rustix::net::connect_unspec;
 
 use super::{
@@ -16,14 +15,14 @@ use super::{
     control::Control,
     handle::Inside,
     parked::Parked,
-    queue::Newcomer,
+    queue::Exit,
     running::Running,
     workers::{self, Told, WorkersReport},
 };
 use crate::{
     metrics::{Counters, Gauges},
     net::slots::Parking,
-    overload::Gate,
+    overload::{Gate, Shares, Source},
     session::{
         activity::Spent,
         handler::{Handler, Refusal},
@@ -33,6 +32,7 @@ use crate::{
     },
     sys::{
         clock::{thread_cpu_time, us},
+        peer, random,
         tcp_info::TcpInfo,
         threads::OnCpu,
     },
@@ -43,8 +43,9 @@ pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
     pub(super) control: Arc<Control>,
     pub(super) parked: Arc<Parked<H::State>>,
-    pub(super) queue: Receiver<Newcomer>,
+    pub(super) queue: Exit,
     pub(super) gate: Gate,
+    pub(super) shares: Shares,
     /// When the newcomer came who was taken last, by the ready line's clock.
     pub(super) taken_us: AtomicU64,
     /// What each worker is busy with.
@@ -58,7 +59,7 @@ impl<H: Handler> Pool<H> {
         service: Service<H>,
         config: &Config,
         control: Arc<Control>,
-        queue: Receiver<Newcomer>,
+        queue: Exit,
     ) -> rustix::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
@@ -67,6 +68,7 @@ impl<H: Handler> Pool<H> {
             parked: Arc::new(Parked::new(config.places * config.descriptors + LINGERING)?),
             queue,
             gate: Gate::new(config.terms(), now),
+            shares: Shares::new(random::number(), now),
             taken_us: AtomicU64::new(0),
             running: (0..config.workers).map(|_| Running::nobody(now)).collect(),
             told: Told::default(),
@@ -87,6 +89,15 @@ impl<H: Handler> Pool<H> {
     pub(super) fn client_speaks_first(&self) -> bool {
         // Who owes a PROXY line is parked by the worker that finds it missing: others owe none.
         H::CLIENT_SPEAKS_FIRST || self.service.context.entry.tls.is_some()
+    }
+
+    /// Where a client comes from, while that makes a difference.
+    pub(super) fn source(&self, session: &Session<H::State>) -> Option<Source> {
+        if !self.gate.is_tight() {
+            return None;
+        }
+        let told = session.wire.ends().map(|ends| ends.client);
+        told.or_else(|| peer::addr(&session.wire.socket)).map(Source::from)
     }
 
     /// Whether somebody waits in the queue or in the ready line.

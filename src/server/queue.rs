@@ -24,47 +24,88 @@ impl Newcomer {
     }
 }
 
+/// Those of a queue who are served before the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Usual,
+    /// Newcomers of sources that have had little of late, while there is an overload.
+    Light,
+}
+
+const CLASSES: [Class; 2] = [Class::Usual, Class::Light];
+
 /// The end of the queue at which newcomers come in; there is but one.
 #[derive(Debug)]
-pub(crate) struct Entrance {
+pub(crate) struct Entrance([Side; CLASSES.len()]);
+
+#[derive(Debug)]
+struct Side {
     sender: Sender<Newcomer>,
-    /// When each of those in the queue was accepted; the first may have been taken already.
+    /// When each of those in it was accepted; the first may have been taken already.
     queued: VecDeque<Instant>,
 }
 
-/// A queue for so many.
-pub(crate) fn queue(capacity: usize) -> (Entrance, Receiver<Newcomer>) {
-    let (sender, receiver) = bounded(capacity);
-    (Entrance { sender, queued: VecDeque::new() }, receiver)
+/// The end at which they are taken, those of light sources first: they are few by what makes them light.
+#[derive(Debug)]
+pub(crate) struct Exit([Receiver<Newcomer>; CLASSES.len()]);
+
+/// A queue for so many of each class.
+pub(crate) fn queue(capacity: usize) -> (Entrance, Exit) {
+    let [(usual, usuals), (light, lights)] = CLASSES.map(|_| bounded(capacity));
+    let side = |sender| Side { sender, queued: VecDeque::new() };
+    (Entrance([side(usual), side(light)]), Exit([usuals, lights]))
 }
 
 impl Entrance {
-    pub(crate) fn len(&self) -> usize {
-        self.sender.len()
+    pub(crate) fn len(&self, class: Class) -> usize {
+        self.0[class as usize].sender.len()
     }
 
     /// The newcomer is given back where there is no room.
-    pub(crate) fn push(&mut self, newcomer: Newcomer) -> Result<(), Newcomer> {
+    pub(crate) fn push(&mut self, newcomer: Newcomer, class: Class) -> Result<(), Newcomer> {
+        let side = &mut self.0[class as usize];
         let accepted = newcomer.accepted;
-        self.sender.try_send(newcomer).map_err(TrySendError::into_inner)?;
-        self.queued.push_back(accepted);
-        self.forget_taken();
+        side.sender.try_send(newcomer).map_err(TrySendError::into_inner)?;
+        side.queued.push_back(accepted);
+        side.forget_taken();
         Ok(())
     }
 
-    /// When the first was accepted.
-    pub(crate) fn oldest(&mut self) -> Option<Instant> {
-        self.forget_taken();
-        self.queued.front().copied()
+    /// When the first was accepted, and of which class it is.
+    pub(crate) fn oldest(&mut self) -> Option<(Instant, Class)> {
+        self.0.iter_mut().for_each(Side::forget_taken);
+        let first = |class: Class| Some((*self.0[class as usize].queued.front()?, class));
+        CLASSES.into_iter().filter_map(first).min_by_key(|(accepted, _)| *accepted)
     }
 
-    /// Says that the first was taken at this end.
-    pub(crate) fn took_oldest(&mut self) {
-        self.queued.pop_front();
+    /// Says that the first of a class was taken at this end.
+    pub(crate) fn took_oldest(&mut self, class: Class) {
+        self.0[class as usize].queued.pop_front();
     }
+}
 
+impl Side {
     fn forget_taken(&mut self) {
-        let queued = self.len();
+        let queued = self.sender.len();
         self.queued.drain(..self.queued.len().saturating_sub(queued));
+    }
+}
+
+impl Exit {
+    /// The next to be served.
+    pub(crate) fn take(&self) -> Option<Newcomer> {
+        self.take_of(Class::Light).or_else(|| self.take_of(Class::Usual))
+    }
+
+    pub(crate) fn take_of(&self, class: Class) -> Option<Newcomer> {
+        self.0[class as usize].try_recv().ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(Receiver::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(Receiver::is_empty)
     }
 }

@@ -185,7 +185,7 @@ impl<H: Handler> Worker<'_, H> {
 
     fn newcomer(&mut self) -> Option<Session<H::State>> {
         loop {
-            let Ok(newcomer) = self.pool.queue.try_recv() else {
+            let Some(newcomer) = self.pool.queue.take() else {
                 self.pool.gate.no_line();
                 return None;
             };
@@ -252,6 +252,9 @@ impl<H: Handler> Worker<'_, H> {
         if pool.client_speaks_first() && !session.wire.has_unread_input() {
             return Some((session, None));
         }
+        let is_light =
+            pool.source(&session).is_some_and(|source| pool.shares.has_had_little(source, self.now));
+        let kind = if is_light { Kind::Light } else { kind };
         if pool.gate.take(kind, Wait::Known(wait), self.now, pool.queue.len()) == Take::Shed {
             pool.shed(session, info, wait, self.now, self.index);
             return None;
@@ -312,6 +315,9 @@ impl<H: Handler> Worker<'_, H> {
             }
             any_answered |= answered > 0;
             spent += took;
+            if let Some(source) = pool.source(&session) {
+                pool.shares.spent(source, took, self.now);
+            }
             if outcome == Outcome::Close {
                 return (Some(session), any_answered, spent);
             }

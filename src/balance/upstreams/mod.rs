@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     metrics::Times,
-    net::ready::Waker,
-    overload::{Gate, Kind, Take, Terms, Wait},
+    overload::{Gate, Kind, Source, Take, Terms, Wait},
+    session::connection::Connection,
     sys::{setting::LiveTime, wait::Bell},
 };
 
@@ -139,13 +139,12 @@ impl Upstreams {
         change
     }
 
-    /// A place for a connection that came at this time and was at those upstreams that it `tried`; a
-    /// place in the line needs a `waker`.
+    /// A place for a connection that came at this time and was at those upstreams that it `tried`.
     pub(super) fn place(
         self: &Arc<Self>,
         came: Instant,
         tried: &Tried,
-        waker: impl FnOnce() -> Option<Waker>,
+        connection: &mut Connection<'_>,
     ) -> Place {
         let now = Instant::now();
         let mut shared = self.shared.lock();
@@ -159,8 +158,12 @@ impl Upstreams {
             return Place::At(lease);
         }
         let waiting = shared.line.len();
-        let may_wait = !is_late && self.gate.fits(now, waiting);
-        let Some(waker) = may_wait.then(waker).flatten() else {
+        // It is known even of a client that has gone; should it not be, it is one source with others.
+        let source = connection.peer_addr().map_or(Source::UNKNOWN, Source::from);
+        let fits = self.gate.fits(now, waiting);
+        // Who has few in line does not suffer from others' many.
+        let may_wait = !is_late && (fits || shared.line.would_give_way(source));
+        let Some(waker) = may_wait.then(|| connection.waker()).flatten() else {
             if shared.places.may_come(now) {
                 // Nobody is left where it is: it has been accepted.
                 let _ = self.gate.turn_away(now);
@@ -175,7 +178,18 @@ impl Upstreams {
             return Place::Nowhere;
         };
         self.gate.admitted(now, waiting);
-        Place::InLine(shared.line.join(came, tried.clone(), waker))
+        let last = if fits { None } else { shared.line.take_last() };
+        let waiter = shared.line.join(came, tried.clone(), source, waker);
+        if let Some(last) = last {
+            shared.refusals.shed += 1;
+            self.gate.refused(now);
+            self.waited(last.came, &last.tried, now);
+            last.give(Turn::Shed);
+            drop(shared);
+            last.wake();
+            self.report();
+        }
+        Place::InLine(waiter)
     }
 
     /// A place that is free at once, for a connection that came at this time and was at those upstreams,

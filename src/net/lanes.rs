@@ -1,0 +1,254 @@
+//! Several listening sockets at one address, to which newcomers come by their source, so that whoever floods one
+//! fills its own backlog alone, and which are accepted from in turn. It does not know when that is needed, nor who
+//! is refused.
+
+use std::{
+    collections::VecDeque,
+    mem::{self, MaybeUninit},
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
+    io::Errno,
+    net,
+};
+
+use super::listener::accept;
+use crate::sys::{random, steer};
+
+/// So many there are: two sources share a lane as rarely as one time in so many.
+const MOST: u32 = 128;
+/// So few where many sources are active: the backlog of each holds somebody.
+const FEWEST: u32 = 8;
+/// For how long sources share a lane that share one.
+const SHUFFLE: Duration = Duration::from_millis(200);
+/// How long it may take to serve one from each lane in which somebody waits.
+const ROUND: Duration = Duration::from_millis(20);
+/// Who has had less than this part of the mean has had little.
+const LITTLE: u32 = 2;
+
+#[derive(Debug)]
+pub(super) struct Lanes {
+    epoll: OwnedFd,
+    /// The first is the socket that was there before.
+    sockets: Vec<Arc<OwnedFd>>,
+    /// What each has had since the last shuffle.
+    taken: Vec<u32>,
+    /// What each had on average of those that had anything, before that.
+    mean_before: u32,
+    /// Those in which somebody waits, in the order of their turns.
+    turns: VecDeque<usize>,
+    /// How many held somebody whenever that was looked at since the last shuffle, and how often that was.
+    held: (u32, u32),
+    /// How many hold somebody at a time.
+    crowded: u32,
+    /// Over how many of them newcomers are spread.
+    spread: u32,
+    shuffled: Instant,
+}
+
+impl Lanes {
+    /// Makes more of this socket, each by this.
+    pub(super) fn split(
+        first: &Arc<OwnedFd>,
+        addr: SocketAddr,
+        listen: impl Fn(SocketAddr) -> rustix::io::Result<Arc<OwnedFd>>,
+    ) -> rustix::io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut sockets = vec![Arc::clone(first)];
+        for _ in 1..MOST {
+            sockets.push(listen(addr)?);
+        }
+        for (lane, socket) in sockets.iter().enumerate() {
+            epoll::add(&epoll, socket, EventData::new_u64(lane as u64), EventFlags::IN)?;
+        }
+        let taken = vec![0; sockets.len()];
+        let (turns, shuffled) = (VecDeque::new(), Instant::now());
+        let mut lanes = Self {
+            epoll,
+            sockets,
+            taken,
+            mean_before: 0,
+            turns,
+            held: (0, 0),
+            crowded: 1,
+            spread: 1,
+            shuffled,
+        };
+        lanes.spread_over(MOST)?;
+        Ok(lanes)
+    }
+
+    /// Has newcomers come to so many of them from now on, of which one is the socket that was there before.
+    fn spread_over(&mut self, count: u32) -> rustix::io::Result<()> {
+        steer::by_source(&self.sockets[0], count, random::number() as u32)?;
+        self.spread = count;
+        // While nobody was let in there is nothing new to know.
+        if let mean @ 1.. = mean(&self.taken) {
+            self.mean_before = mean;
+        }
+        self.taken.fill(0);
+        Ok(())
+    }
+
+    /// Has all newcomers come to the socket that was there before.
+    pub(super) fn unite(&mut self) -> rustix::io::Result<()> {
+        if self.spread == 1 { Ok(()) } else { self.spread_over(1) }
+    }
+
+    /// Has others share a lane than before, when they have shared it for a while, and spreads newcomers over as many
+    /// lanes as can be served in time when each of them takes so long. Whether that was done.
+    pub(super) fn shuffle(&mut self, now: Instant, headway: Duration) -> rustix::io::Result<bool> {
+        if self.spread > 1 && now < self.shuffled + SHUFFLE {
+            return Ok(false);
+        }
+        self.shuffled = now;
+        let (held, looks) = mem::take(&mut self.held);
+        self.crowded = held.div_ceil(looks.max(1));
+        self.spread_over(lanes(self.spread, self.crowded, headway)).map(|()| true)
+    }
+
+    /// Somebody from the lane whose turn it is, and whether that has had little.
+    pub(super) fn accept(&mut self) -> rustix::io::Result<(OwnedFd, bool)> {
+        loop {
+            if self.turns.is_empty() {
+                self.look()?;
+            }
+            let lane = self.turns.pop_front().ok_or(Errno::AGAIN)?;
+            match accept(&self.sockets[lane]) {
+                Err(Errno::AGAIN) => {}
+                accepted => {
+                    let is_light = self.has_had_little(lane);
+                    self.taken[lane] += 1;
+                    return accepted.map(|socket| (socket, is_light));
+                }
+            }
+        }
+    }
+
+    /// Somebody from the lane that has had most, unless that was little.
+    pub(super) fn accept_excess(&mut self) -> rustix::io::Result<OwnedFd> {
+        self.look()?;
+        let most = self.turns.iter().copied().max_by_key(|lane| self.taken[*lane]);
+        let lane = most.filter(|lane| !self.has_had_little(*lane)).ok_or(Errno::AGAIN)?;
+        self.turns.retain(|turn| *turn != lane);
+        self.taken[lane] += 1;
+        accept(&self.sockets[lane])
+    }
+
+    /// Leaves the socket that was there before to others.
+    pub(super) fn leave_first(&mut self) -> rustix::io::Result<()> {
+        self.unite()?;
+        epoll::delete(&self.epoll, &self.sockets[0])?;
+        self.turns.retain(|lane| *lane != 0);
+        self.sockets[0] = Arc::clone(&self.sockets[1]);
+        Ok(())
+    }
+
+    /// Somebody from a lane that has had little.
+    pub(super) fn accept_light(&mut self) -> Option<OwnedFd> {
+        self.look().ok()?;
+        let lane = self.turns.iter().copied().find(|lane| self.has_had_little(*lane))?;
+        self.turns.retain(|turn| *turn != lane);
+        self.taken[lane] += 1;
+        accept(&self.sockets[lane]).ok()
+    }
+
+    /// Whether a lane has had less than half of what each has had on average.
+    fn has_had_little(&self, lane: usize) -> bool {
+        self.taken[lane].saturating_mul(LITTLE) < mean(&self.taken).max(self.mean_before)
+    }
+
+    /// How many lanes are known to hold somebody.
+    pub(super) fn waiting(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Finds out where somebody waits beside those whose turn is known.
+    fn look(&mut self) -> rustix::io::Result<()> {
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; MOST as usize];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let (events, _) = epoll::wait(&self.epoll, &mut events, Some(&at_once))?;
+        if !events.is_empty() {
+            self.held = (self.held.0 + events.len() as u32, self.held.1 + 1);
+        }
+        for event in events {
+            let lane = event.data.u64() as usize;
+            if !self.turns.contains(&lane) {
+                self.turns.push_back(lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each its share of a backlog: of those that need it.
+    pub(super) fn set_backlog(&self, backlog: u32) -> rustix::io::Result<()> {
+        let each = i32::try_from(backlog / self.crowded.max(1)).unwrap_or(i32::MAX);
+        self.sockets.iter().try_for_each(|socket| net::listen(socket, each))
+    }
+}
+
+/// Over how many lanes newcomers are to be spread, when so many of them hold somebody at a time.
+fn lanes(spread: u32, crowded: u32, headway: Duration) -> u32 {
+    let round = headway.saturating_mul(crowded);
+    match spread {
+        // There was one.
+        1 => MOST,
+        _ if round > ROUND => (spread / 2).max(FEWEST),
+        _ if round < ROUND / 3 => (spread * 2).min(MOST),
+        _ => spread,
+    }
+}
+
+/// What each has had on average of those that have had anything; nothing where that is one alone, which has had
+/// neither little nor much.
+fn mean(taken: &[u32]) -> u32 {
+    match taken.iter().filter(|taken| **taken > 0).count() as u32 {
+        0 | 1 => 0,
+        active => taken.iter().sum::<u32>() / active,
+    }
+}
+
+impl AsFd for Lanes {
+    /// It is readable while somebody waits in any of them.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newcomers_are_spread_over_as_many_lanes_as_can_be_served_in_time() {
+        let ms = Duration::from_millis(1);
+        for (spread, active, headway, expected) in [
+            (1, 0, ms, 128),
+            (128, 11, ms, 128),
+            (128, 100, ms, 64),
+            (64, 60, ms, 32),
+            (32, 32, ms, 16),
+            (16, 16, ms, 16),
+            (16, 6, ms, 32),
+            (8, 8, 100 * ms, 8),
+            (128, 0, ms, 128),
+        ] {
+            assert_eq!(lanes(spread, active, headway), expected, "{spread} {active} {headway:?}");
+        }
+    }
+
+    #[test]
+    fn a_mean_is_that_of_those_who_have_had_anything() {
+        for (taken, expected) in [(&[0, 0][..], 0), (&[5, 0, 0], 0), (&[90, 3, 3], 32), (&[1, 2], 1)] {
+            assert_eq!(mean(taken), expected, "{taken:?}");
+        }
+    }
+}
