@@ -19,38 +19,30 @@ struct Either<W> {
     web: W,
 }
 
-/// What a client speaks.
-enum Speaks<S> {
-    Unknown,
-    Http(S),
-}
-
 impl<W: Handler> Handler for Either<W> {
-    type State = Speaks<W::State>;
+    /// None as long as the client is not known to speak HTTP.
+    type State = Option<W::State>;
 
     const CLIENT_SPEAKS_FIRST: bool = true;
 
     fn open(&self, _: &mut Connection<'_>) -> io::Result<Self::State> {
-        Ok(Speaks::Unknown)
+        Ok(None)
     }
 
-    fn ready(&self, connection: &mut Connection<'_>, speaks: &mut Self::State) -> io::Result<Next> {
-        if let Speaks::Unknown = speaks {
-            if !is_http(connection.input()) {
-                return self.hello.ready(connection, &mut ());
-            }
-            *speaks = Speaks::Http(self.web.open(connection)?);
+    fn ready(&self, connection: &mut Connection<'_>, http: &mut Self::State) -> io::Result<Next> {
+        if http.is_none() && is_http(connection.input()) {
+            *http = Some(self.web.open(connection)?);
         }
-        match speaks {
-            Speaks::Http(state) => self.web.ready(connection, state),
-            Speaks::Unknown => Ok(Next::Close),
+        match http {
+            Some(state) => self.web.ready(connection, state),
+            None => self.hello.ready(connection, &mut ()),
         }
     }
 
-    fn expired(&self, connection: &mut Connection<'_>, speaks: &mut Self::State) -> io::Result<Next> {
-        match speaks {
-            Speaks::Http(state) => self.web.expired(connection, state),
-            Speaks::Unknown => self.hello.expired(connection, &mut ()),
+    fn expired(&self, connection: &mut Connection<'_>, http: &mut Self::State) -> io::Result<Next> {
+        match http {
+            Some(state) => self.web.expired(connection, state),
+            None => self.hello.expired(connection, &mut ()),
         }
     }
 

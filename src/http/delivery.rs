@@ -35,7 +35,7 @@ pub(super) enum Rest {
 impl Response {
     /// Writes the head, and the body where that is small, and gives what follows.
     pub(super) fn send(self, connection: &mut Connection<'_>, how: How) -> io::Result<Rest> {
-        let bodiless = how.head_only || self.is_bodiless() || self.status == StatusCode::NOT_MODIFIED;
+        let bodiless = how.head_only || has_no_body(self.status);
         let small = match &self.body {
             Body::Bytes(bytes) if !bodiless && bytes.len() <= SMALL => &bytes[..],
             _ => &[],
@@ -90,14 +90,9 @@ impl Response {
         }
     }
 
-    /// Whether its status says that it has no content.
-    fn is_bodiless(&self) -> bool {
-        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
-    }
-
     /// Whether its end is told by closing the connection alone.
     pub(super) fn ends_by_closing(&self, http_11: bool) -> bool {
-        !http_11 && matches!(self.body, Body::Later(None, _)) && !self.is_bodiless()
+        !http_11 && matches!(self.body, Body::Later(None, _)) && !is_empty(self.status)
     }
 
     /// Whether it is an upgrade to a protocol that the client names.
@@ -125,4 +120,14 @@ impl Response {
     pub(super) fn wants_close(&self) -> bool {
         self.close
     }
+}
+
+/// Whether a response with this status is sent without a body, whatever that is (RFC 9110, section 6.4.1).
+pub(crate) fn has_no_body(status: StatusCode) -> bool {
+    is_empty(status) || status == StatusCode::NOT_MODIFIED
+}
+
+/// Whether this status says that there is no content.
+fn is_empty(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
 }

@@ -36,7 +36,7 @@ mod answer;
 pub(crate) mod arrival;
 mod body;
 pub(crate) mod codec;
-mod delivery;
+pub(crate) mod delivery;
 mod failure;
 #[cfg(feature = "files")]
 mod files;

@@ -121,14 +121,11 @@ impl Lanes {
             if self.turns.is_empty() {
                 self.look()?;
             }
-            let lane = self.turns.pop_front().ok_or(Errno::AGAIN)?;
-            match accept(&self.sockets[lane]) {
+            let lane = self.turns.front().copied().ok_or(Errno::AGAIN)?;
+            let is_light = self.has_had_little(lane);
+            match self.accept_from(lane) {
                 Err(Errno::AGAIN) => {}
-                accepted => {
-                    let is_light = self.has_had_little(lane);
-                    self.taken[lane] += 1;
-                    return accepted.map(|socket| (socket, is_light));
-                }
+                accepted => return accepted.map(|socket| (socket, is_light)),
             }
         }
     }
@@ -138,9 +135,7 @@ impl Lanes {
         self.look()?;
         let most = self.turns.iter().copied().max_by_key(|lane| self.taken[*lane]);
         let lane = most.filter(|lane| !self.has_had_little(*lane)).ok_or(Errno::AGAIN)?;
-        self.turns.retain(|turn| *turn != lane);
-        self.taken[lane] += 1;
-        accept(&self.sockets[lane])
+        self.accept_from(lane)
     }
 
     /// Leaves the socket that was there before to others.
@@ -156,9 +151,15 @@ impl Lanes {
     pub(super) fn accept_light(&mut self) -> Option<OwnedFd> {
         self.look().ok()?;
         let lane = self.turns.iter().copied().find(|lane| self.has_had_little(*lane))?;
+        self.accept_from(lane).ok()
+    }
+
+    /// Somebody from this lane, which has had its turn.
+    fn accept_from(&mut self, lane: usize) -> rustix::io::Result<OwnedFd> {
         self.turns.retain(|turn| *turn != lane);
+        let accepted = accept(&self.sockets[lane])?;
         self.taken[lane] += 1;
-        accept(&self.sockets[lane]).ok()
+        Ok(accepted)
     }
 
     /// Whether a lane has had less than half of what each has had on average.

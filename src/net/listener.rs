@@ -159,31 +159,29 @@ impl Listener {
         }
     }
 
-    /// Has newcomers be told apart by their source from now on, or not any more. `headway` is how long each takes
-    /// that is served.
-    pub(crate) fn tell_apart(&mut self, apart: bool, headway: Duration, now: Instant) {
+    /// Has newcomers be told apart by their source from now on, when each who is served takes so long, or not any
+    /// more.
+    pub(crate) fn tell_apart(&mut self, headway: Option<Duration>, now: Instant) {
         // Whoever else listens on this socket would hear nothing of those who come to others.
-        let apart = apart && !self.is_shared();
-        let backlog = self.backlog;
-        let done = match &mut self.lanes {
-            Spread::Never => return,
-            Spread::No if !apart => return,
-            Spread::No => self.split(),
-            Spread::Over { lanes, calm_since } if apart => {
+        let is_shared = self.is_shared();
+        let done = match (&mut self.lanes, headway.filter(|_| !is_shared)) {
+            (Spread::Never, _) | (Spread::No, None) => return,
+            (Spread::No, Some(_)) => self.split(),
+            (Spread::Over { lanes, calm_since }, Some(headway)) => {
                 *calm_since = None;
                 lanes.shuffle(now, headway).and_then(|shuffled| match shuffled {
-                    true => lanes.set_backlog(backlog),
+                    true => lanes.set_backlog(self.backlog),
                     false => Ok(()),
                 })
             }
-            Spread::Over { lanes, calm_since } => {
+            (Spread::Over { lanes, calm_since }, None) => {
                 let calm = now.saturating_duration_since(*calm_since.get_or_insert(now));
                 // An overload comes back: it is looked every now and then whether it is over.
                 if calm >= KEPT * 2 && lanes.waiting() == 0 {
                     self.lanes = Spread::No;
                     return;
                 }
-                if calm >= KEPT || self.shared.load(SeqCst) { lanes.unite() } else { Ok(()) }
+                if calm >= KEPT || is_shared { lanes.unite() } else { Ok(()) }
             }
         };
         if let Err(error) = done {
@@ -285,6 +283,7 @@ impl AsFd for Listener {
     }
 }
 
+/// One that may be bound to this address.
 fn socket(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -342,7 +341,7 @@ mod tests {
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
     }
 
-    /// Connects from this address, and says so.
+    /// Connects from this address.
     fn connect(from: &str, to: SocketAddr) -> OwnedFd {
         let socket = socket(to).unwrap();
         net::bind(&socket, &SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
@@ -359,7 +358,7 @@ mod tests {
         let mut listener = Listener::bind("127.0.0.1:0", 64).unwrap();
         let addr = listener.addr();
         loop {
-            listener.tell_apart(true, Duration::from_millis(1), Instant::now());
+            listener.tell_apart(Some(Duration::from_millis(1)), Instant::now());
             let mut clients: Vec<_> = (0..9).map(|_| connect("127.0.1.1", addr)).collect();
             clients.push(connect("127.0.2.1", addr));
             if listener.accept().is_ok() && listener.waiting() == 1 {
@@ -391,7 +390,7 @@ mod tests {
     fn who_is_told_apart_no_more_is_still_accepted() {
         let (mut listener, _clients) = crowded();
         let calm = |listener: &mut Listener, since| {
-            listener.tell_apart(false, Duration::from_millis(1), Instant::now() + since);
+            listener.tell_apart(None, Instant::now() + since);
         };
         calm(&mut listener, Duration::ZERO);
         calm(&mut listener, KEPT);
@@ -413,9 +412,8 @@ mod tests {
         let mine = std::iter::from_fn(|| listener.accept().ok()).map(|socket| source(&socket));
         assert!(mine.into_iter().all(|source| source != "127.0.3.1"));
         assert_eq!(others.accept().unwrap().1.ip().to_string(), "127.0.3.1");
-        let shared = Listener::bind("127.0.0.1:0", 64).unwrap().share();
-        let mut shared = shared;
-        shared.tell_apart(true, Duration::from_millis(1), Instant::now());
+        let mut shared = Listener::bind("127.0.0.1:0", 64).unwrap().share();
+        shared.tell_apart(Some(Duration::from_millis(1)), Instant::now());
         assert!(!shared.tells_apart() && !shared.leave_shared());
     }
 

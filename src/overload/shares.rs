@@ -62,7 +62,7 @@ impl Window {
     }
 
     fn add(&mut self, place: usize, us: u32) {
-        self.active += u64::from(self.spent_us[place] == 0 && us > 0);
+        self.active += u64::from(self.spent_us[place] == 0);
         self.spent_us[place] = self.spent_us[place].saturating_add(us);
         self.all_us += u64::from(us);
     }

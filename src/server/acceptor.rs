@@ -248,7 +248,7 @@ impl<H: Handler> Acceptor<H> {
         let usual = self.pool.control.live.backlog();
         for listener in &mut self.listeners {
             let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
-            listener.tell_apart(short.is_some(), self.pool.gate.headway(now), now);
+            listener.tell_apart(short.map(|_| self.pool.gate.headway(now)), now);
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }
     }

@@ -109,3 +109,33 @@ impl Exit {
         self.0.iter().all(Receiver::is_empty)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::sys::tally::Tally;
+
+    #[test]
+    fn light_newcomers_are_served_before_the_others_and_the_oldest_is_known_in_any_case() {
+        let (mut entrance, exit) = queue(2);
+        let t = Instant::now();
+        let newcomer = |ms| Newcomer {
+            socket: UnixStream::pair().unwrap().0.into(),
+            accepted: t + Duration::from_millis(ms),
+            late: false,
+            open: Arc::new(Tally::default()).count(),
+        };
+        for (ms, class) in [(0, Class::Usual), (1, Class::Light), (2, Class::Usual), (3, Class::Light)] {
+            entrance.push(newcomer(ms), class).unwrap();
+        }
+        // Each class has room of its own.
+        assert_eq!((exit.len(), entrance.len(Class::Usual), entrance.len(Class::Light)), (4, 2, 2));
+        assert!(entrance.push(newcomer(4), Class::Usual).is_err());
+        assert_eq!(entrance.oldest(), Some((t, Class::Usual)));
+        let taken = std::iter::from_fn(|| exit.take()).map(|newcomer| (newcomer.accepted - t).as_millis());
+        assert_eq!(taken.collect::<Vec<_>>(), [1, 3, 0, 2]);
+        assert!(exit.is_empty() && entrance.oldest().is_none());
+    }
+}

@@ -33,9 +33,7 @@ impl Logged {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         let mut child = Process(child);
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("a line");
-        let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+        let addr = listening(&mut out);
         // Counters are printed at the end.
         thread::spawn(move || out.read_to_end(&mut Vec::new()));
         let log = BufReader::new(child.stderr.take().expect("piped"));

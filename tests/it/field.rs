@@ -1,7 +1,7 @@
 //! Faults from the field: what other servers, proxies and tools were reported for.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     thread,
@@ -35,13 +35,6 @@ fn addr(balancer: &Balancer) -> SocketAddr {
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it is there");
-}
-
-/// Reads where a command listens, which is its first line.
-fn listening(out: &mut impl BufRead) -> SocketAddr {
-    let mut line = String::new();
-    out.read_line(&mut line).expect("a line");
-    line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address")
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Any program as the app: what passes, how many run, and what is left of them.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{Shutdown, TcpStream},
     path::Path,
     process::{Command, Stdio},
@@ -16,8 +16,8 @@ use rustix::process::Signal;
 
 use crate::{
     support::{
-        BRIEF, Served, assert_wrong_usage, await_that, builder, children, connect, exchange, hear,
-        reset_on_close, rest, serve, tell,
+        BRIEF, Served, assert_wrong_usage, await_that, builder, children, connect, exchange, hear, listening,
+        overfall, reset_on_close, rest, serve, tell,
     },
     temporary::{Process, TempDir},
     tls::{Identity, dial},
@@ -107,16 +107,11 @@ fn what_a_service_manager_says_is_not_for_programs() {
     let dir = TempDir::new("notify");
     let socket = dir.path().join("socket");
     let _manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
-    let mut command = crate::support::overfall(&["serve", "-q", "--listen", "127.0.0.1:0", "--", "env"]);
-    command
-        .env("NOTIFY_SOCKET", &socket)
-        .env("WATCHDOG_USEC", "10000000")
-        .stdout(std::process::Stdio::piped());
-    let mut child = crate::temporary::Process(command.spawn().expect("it runs"));
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
-    std::io::BufRead::read_line(&mut out, &mut line).expect("it says where");
-    let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+    let mut command = overfall(&["serve", "-q", "--listen", "127.0.0.1:0", "--", "env"]);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "10000000").stdout(Stdio::piped());
+    let mut child = Process(command.spawn().expect("it runs"));
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let addr = listening(&mut out);
     let said = text(&exchange(addr, b"").expect("a reply"));
     assert!(said.contains("REMOTE_ADDR=127.0.0.1\n"), "{said}");
     assert!(!said.contains("NOTIFY_SOCKET") && !said.contains("WATCHDOG"), "{said}");
@@ -322,9 +317,8 @@ fn a_program_sees_what_the_server_was_started_with_and_nothing_of_who_serves_tha
     command.args(["-c", &serve]).stdout(Stdio::piped());
     command.env("HTTPS", "on").env("HTTP_COOKIE", "a").env("REMOTE_USER", "admin");
     let mut child = Process(command.spawn().expect("it runs"));
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
-    let addr = line.trim().strip_prefix("listening on ").expect("where").parse().expect("an address");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let addr = listening(&mut out);
     let said = text(&exchange(addr, b"").expect("a reply"));
     assert!(said.starts_with("300\n"), "{said}");
     for name in ["HTTPS=", "HTTP_COOKIE=", "REMOTE_USER="] {

@@ -289,16 +289,20 @@ pub(crate) fn start_command(args: &[&str]) -> Served {
     command.args(["-q", "--listen", "127.0.0.1:0"]).args(&args[1..]).stdout(Stdio::piped());
     let mut child = Process(command.spawn().expect("it runs"));
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
-    let mut line = String::new();
-    out.read_line(&mut line).expect("it says where");
-    let addr =
-        line.trim().strip_prefix("listening on ").expect("the first line").parse().expect("an address");
+    let addr = listening(&mut out);
     let mut served = Served { child, out, addr };
     if args[0] == "serve" {
         // Whatever other addresses there are come before it.
         while !served.line().starts_with("try ") {}
     }
     served
+}
+
+/// Reads where a command listens, which is its first line.
+pub(crate) fn listening(out: &mut impl BufRead) -> SocketAddr {
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it says where");
+    line.trim().strip_prefix("listening on ").expect("the first line").parse().expect("an address")
 }
 
 impl Served {

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, header};
 use percent_encoding::percent_decode_str;
 
-use super::gathered;
+use super::{super::program::ends, gathered};
 use crate::http::{Request, gathered::Gathered};
 
 /// Where the body is, of which a program has to know the length beforehand.
@@ -51,7 +51,6 @@ impl Body {
 /// The variables, for a body of this length.
 pub(super) fn environment(request: &Request<'_>, length: Option<u64>) -> io::Result<Vec<(String, OsString)>> {
     let (remote, local) = (request.peer_addr()?, request.local_addr()?);
-    let (remote_ip, local_ip) = (remote.ip().to_canonical(), local.ip().to_canonical());
     let uri = request.uri();
     let text = |name: &str, value: &dyn ToString| (name.to_owned(), OsString::from(value.to_string()));
     let path: Vec<u8> = percent_decode_str(uri.path()).collect();
@@ -63,17 +62,14 @@ pub(super) fn environment(request: &Request<'_>, length: Option<u64>) -> io::Res
         text("GATEWAY_INTERFACE", &"CGI/1.1"),
         text("SERVER_SOFTWARE", &concat!("overfall/", env!("CARGO_PKG_VERSION"))),
         text("SERVER_PROTOCOL", &format!("{:?}", request.version())),
-        text("SERVER_NAME", &server_name(request).unwrap_or_else(|| local_ip.to_string())),
-        text("SERVER_ADDR", &local_ip),
-        text("SERVER_PORT", &local.port()),
-        text("REMOTE_ADDR", &remote_ip),
-        text("REMOTE_PORT", &remote.port()),
+        text("SERVER_NAME", &server_name(request).unwrap_or_else(|| local.ip().to_canonical().to_string())),
         text("REQUEST_METHOD", request.method()),
         text("REQUEST_URI", uri),
         text("SCRIPT_NAME", &""),
         ("PATH_INFO".to_owned(), OsString::from_vec(path)),
         text("QUERY_STRING", &uri.query().unwrap_or_default()),
     ];
+    variables.extend(ends(remote, local).map(|(name, value)| (name.to_owned(), value.into())));
     if request.is_encrypted() {
         variables.push(text("HTTPS", &"on"));
     }

@@ -19,7 +19,7 @@ use self::{
 };
 use super::program::Program;
 use crate::{
-    http::{Http, Request, Response, gathered::Gathered, incoming::is_of_body},
+    http::{Http, Request, Response, delivery::has_no_body, gathered::Gathered, incoming::is_of_body},
     session::handler::Handler,
 };
 
@@ -98,8 +98,4 @@ fn run(program: &Program, request: &Request<'_>, kept: &Arc<AtomicUsize>) -> io:
 /// Room for what is kept.
 fn gathered(kept: &Arc<AtomicUsize>) -> io::Result<Gathered> {
     Gathered::new(kept, None).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
-fn has_no_body(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }

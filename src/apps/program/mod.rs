@@ -54,18 +54,21 @@ impl Handler for Program {
 }
 
 /// Who is connected, as programs for `tcpserver` know it, and those for a web server.
-fn environment(remote: SocketAddr, local: SocketAddr) -> [(&'static str, String); 9] {
+fn environment(remote: SocketAddr, local: SocketAddr) -> Vec<(&'static str, String)> {
     let protocol = if remote.ip().to_canonical().is_ipv4() { "TCP" } else { "TCP6" };
-    let (remote_ip, local_ip) = (remote.ip().to_canonical(), local.ip().to_canonical());
+    let tcpservers = ["TCPREMOTEIP", "TCPREMOTEPORT", "TCPLOCALIP", "TCPLOCALPORT"];
+    let ends = ends(remote, local);
+    let named = tcpservers.into_iter().zip(ends.clone().map(|(_, value)| value));
+    named.chain(ends).chain([("PROTO", protocol.to_owned())]).collect()
+}
+
+/// Both ends of the connection, as the Common Gateway Interface names them.
+pub(super) fn ends(remote: SocketAddr, local: SocketAddr) -> [(&'static str, String); 4] {
+    let ip = |addr: SocketAddr| addr.ip().to_canonical().to_string();
     [
-        ("PROTO", protocol.to_owned()),
-        ("TCPREMOTEIP", remote_ip.to_string()),
-        ("TCPREMOTEPORT", remote.port().to_string()),
-        ("TCPLOCALIP", local_ip.to_string()),
-        ("TCPLOCALPORT", local.port().to_string()),
-        ("REMOTE_ADDR", remote_ip.to_string()),
+        ("REMOTE_ADDR", ip(remote)),
         ("REMOTE_PORT", remote.port().to_string()),
-        ("SERVER_ADDR", local_ip.to_string()),
+        ("SERVER_ADDR", ip(local)),
         ("SERVER_PORT", local.port().to_string()),
     ]
 }

@@ -181,10 +181,8 @@ impl Upstreams {
         let last = if fits { None } else { shared.line.take_last() };
         let waiter = shared.line.join(came, tried.clone(), source, waker);
         if let Some(last) = last {
-            shared.refusals.shed += 1;
             self.gate.refused(now);
-            self.waited(last.came, &last.tried, now);
-            last.give(Turn::Shed);
+            self.shed(&mut shared, &last, now);
             drop(shared);
             last.wake();
             self.report();
@@ -226,14 +224,13 @@ impl Upstreams {
         if now >= waiter.came + self.gate.too_late() {
             if shared.line.leave(waiter) {
                 if shared.places.may_come(now) {
-                    shared.refusals.shed += 1;
                     self.gate.refused(now);
-                    self.waited(waiter.came, &waiter.tried, now);
+                    self.shed(&mut shared, waiter, now);
                 } else {
                     // All are down, which is no overload.
                     shared.refusals.no_upstream += 1;
+                    waiter.give(Turn::Shed);
                 }
-                waiter.give(Turn::Shed);
             }
             self.serve_line(shared);
             self.report();
@@ -247,6 +244,13 @@ impl Upstreams {
     pub(super) fn waits_until(&self, waiter: &Waiter) -> Instant {
         let late = waiter.came + self.gate.too_late();
         waiter.tried.next_forgotten(Instant::now()).map_or(late, |forgotten| forgotten.min(late))
+    }
+
+    /// Tells one that has been taken out of the line that it waited in vain, without having it run.
+    fn shed(&self, shared: &mut Shared, waiter: &Waiter, now: Instant) {
+        shared.refusals.shed += 1;
+        self.waited(waiter.came, &waiter.tried, now);
+        waiter.give(Turn::Shed);
     }
 
     /// Takes note of a wait. One that was elsewhere before is not counted twice.
@@ -284,9 +288,7 @@ impl Upstreams {
         while let Some(waiter) = next_in_line(&mut shared, now) {
             let wait = now.saturating_duration_since(waiter.came);
             if self.gate.take(Kind::Newcomer, Wait::Known(wait), now, shared.line.len()) == Take::Shed {
-                shared.refusals.shed += 1;
-                self.waited(waiter.came, &waiter.tried, now);
-                waiter.give(Turn::Shed);
+                self.shed(&mut shared, &waiter, now);
             } else if let Some(lease) = self.lease(&mut shared, &waiter.tried, now) {
                 self.waited(waiter.came, &waiter.tried, now);
                 waiter.give(Turn::Place(lease));
