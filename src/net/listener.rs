@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::lanes::Lanes;
-use crate::sys::tcp_info::TcpInfo;
+use crate::sys::{options, tcp_info::TcpInfo};
 
 /// A listening socket whose backlog can be changed while it listens.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub(crate) struct Listener {
     backlog: u32,
     shared: Arc<AtomicBool>,
     lanes: Spread,
+    /// Newcomers are left to the kernel until they have spoken.
+    defers: bool,
+    /// When that was last ended.
+    deferred: Option<Instant>,
 }
 
 /// Whether newcomers are told apart by their source before they are accepted.
@@ -98,7 +102,15 @@ impl Listener {
         sockopt::set_tcp_nodelay(&socket, true)?;
         let addr = net::getsockname(&socket)?.try_into().map_err(|_| Errno::AFNOSUPPORT)?;
         let socket = Arc::new(socket);
-        let listener = Self { socket, addr, backlog, shared: Arc::default(), lanes: Spread::No };
+        let listener = Self {
+            socket,
+            addr,
+            backlog,
+            shared: Arc::default(),
+            lanes: Spread::No,
+            defers: false,
+            deferred: None,
+        };
         listener.listen(backlog)?;
         Ok(listener)
     }
@@ -229,6 +241,24 @@ impl Listener {
         }
     }
 
+    /// Leaves newcomers to the kernel until they have spoken, but for a second at most, or not any more. Not where
+    /// others have the socket as well.
+    pub(crate) fn defer(&mut self, defer: bool) {
+        if defer == self.defers || (defer && self.is_shared()) {
+            return;
+        }
+        if let Err(error) = options::defer_accept(&self.socket, defer) {
+            return tracing::debug!(addr = %self.addr, %error, "newcomers cannot be left to the kernel");
+        }
+        self.defers = defer;
+        self.deferred = (!defer).then(Instant::now);
+    }
+
+    /// Whether newcomers were left to the kernel at this time or later.
+    pub(crate) fn deferred_since(&self, at: Instant) -> bool {
+        self.defers || self.deferred.is_some_and(|ended| ended >= at)
+    }
+
     /// Lets no more connections into the backlog; those in it can still be accepted.
     pub(crate) fn close_backlog(&mut self) {
         self.set_backlog(0);
@@ -315,7 +345,7 @@ impl From<Errno> for AcceptError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::{io::Write, net::TcpStream};
 
     use super::*;
 
@@ -327,6 +357,32 @@ mod tests {
         let socket = listener.accept().unwrap();
         assert!(sockopt::tcp_nodelay(&socket).unwrap());
         assert_eq!(rustix::io::read(&socket, &mut [0u8; 1]), Err(Errno::AGAIN));
+    }
+
+    #[test]
+    fn newcomers_are_left_to_the_kernel_until_they_have_spoken() {
+        let mut listener = Listener::bind("127.0.0.1:0", 16).unwrap();
+        let began = Instant::now();
+        assert!(!listener.deferred_since(began));
+        listener.defer(true);
+        let mut clients: Vec<_> = (0..2).map(|_| TcpStream::connect(listener.addr()).unwrap()).collect();
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+        clients[0].write_all(b"?").unwrap();
+        assert_eq!(rustix::io::read(listener.accept().unwrap(), &mut [0u8; 2]), Ok(1));
+        listener.defer(false);
+        assert!(listener.deferred_since(began) && !listener.deferred_since(Instant::now()));
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+        clients[1].write_all(b"?").unwrap();
+        assert!(listener.accept().is_ok());
+        let _silent = TcpStream::connect(listener.addr()).unwrap();
+        assert!(listener.accept().is_ok());
+        // What others have is left as it is, unless it was changed here.
+        listener.defer(true);
+        let mut listener = listener.share();
+        listener.defer(false);
+        listener.defer(true);
+        let _silent = TcpStream::connect(listener.addr()).unwrap();
+        assert!(listener.accept().is_ok());
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl<H: Handler> Acceptor<H> {
         self.follow_load(now);
         let moderate = self.door.moderation.caught_up(now);
         if let Some(nap) = self.pool.gate.nap(now).or(moderate) {
+            self.door.announce();
             thread::sleep(nap);
         }
         Ok(Pause { listen: true, until: None })
@@ -243,18 +244,22 @@ impl<H: Handler> Acceptor<H> {
         Pause { listen: false, until: Some(Instant::now() + pause) }
     }
 
-    /// Keeps the backlogs short while people are refused: each would be a second, hidden queue.
+    /// Keeps the backlogs short while people are refused: each would be a second, hidden queue. While nobody is,
+    /// and newcomers come thick and fast, they are left to the kernel until they have spoken.
     fn follow_load(&mut self, now: Instant) {
+        let defers = self.pool.client_speaks_first() && self.door.moderation.naps();
         let usual = self.pool.control.live.backlog();
         for listener in &mut self.listeners {
             let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
             listener.tell_apart(short.map(|_| self.pool.gate.headway(now)), now);
+            listener.defer(defers && short.is_none());
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }
     }
 
     /// Waits for newcomers, the bell or the time.
     pub(super) fn wait(&mut self, pause: Pause) {
+        self.door.announce();
         self.door.renew_direct();
         let paused = self.behind.then(Instant::now);
         let bell = &self.pool.control.bell;

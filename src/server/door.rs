@@ -2,6 +2,7 @@
 //! let in in place of another. It knows no listeners.
 
 use std::{
+    mem,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +30,8 @@ const BURST: Duration = Duration::from_millis(100);
 /// Newcomers for each worker that may be parked without passing through the queue before the workers
 /// get a chance to be busy.
 const DIRECT: usize = 16;
+/// Newcomers of whom a worker is told together: on one core it would run at once, and for each of them.
+const TOGETHER: usize = 8;
 
 pub(super) struct Door<H: Handler> {
     pub(super) pool: Arc<Pool<H>>,
@@ -39,6 +42,8 @@ pub(super) struct Door<H: Handler> {
     stuck_since: Option<Instant>,
     /// Newcomers that may still be parked without passing through the queue.
     direct_left: usize,
+    /// Newcomers in the queue of whom no worker was told.
+    unannounced: usize,
 }
 
 /// Somebody who was accepted.
@@ -58,6 +63,7 @@ impl<H: Handler> Door<H> {
             eviction: Eviction::default(),
             stuck_since: None,
             direct_left: 0,
+            unannounced: 0,
         }
     }
 
@@ -136,7 +142,9 @@ impl<H: Handler> Door<H> {
         self.moderation.newcomer();
         pool.counters().accepted.count();
         let draining = pool.service.context.stage.is_draining();
-        let direct = pool.client_speaks_first() && self.direct_left > 0 && !draining;
+        // One whom the kernel has held back has spoken.
+        let direct =
+            pool.client_speaks_first() && self.direct_left > 0 && !draining && !self.moderation.naps();
         let newcomer = self.newcomer(accepted);
         if direct && self.pool.parked.ready.poller.has_idle_worker() {
             self.direct_left -= 1;
@@ -155,7 +163,17 @@ impl<H: Handler> Door<H> {
             return self.refuse_newcomer(newcomer, Room::Queue, thread_cpu_time());
         }
         self.pool.counters().queue_highest.raise(self.entrance.len(class) as u64);
-        self.pool.parked.ready.poller.announce();
+        self.unannounced += 1;
+        if self.unannounced == TOGETHER {
+            self.announce();
+        }
+    }
+
+    /// Wakes a worker for those who were let into the queue, if one is idle. To be called before waiting.
+    pub(super) fn announce(&mut self) {
+        if mem::take(&mut self.unannounced) > 0 {
+            self.pool.parked.ready.poller.announce();
+        }
     }
 
     /// Parks a newcomer without a detour: its request is usually still on the way, and when it

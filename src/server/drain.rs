@@ -118,9 +118,28 @@ impl<H: Handler> Drain<H> {
 
     /// Accepts those that wait in the backlogs: closing a listener would reset them.
     fn empty_backlogs(&mut self) {
+        self.await_deferred();
         self.acceptor.listeners.iter_mut().for_each(Listener::close_backlog);
         for index in 0..self.acceptor.listeners.len() {
             while Instant::now() < self.deadline && self.take_from(index) {}
+        }
+    }
+
+    /// Accepts for a while those whom the kernel has let in and left out until they speak.
+    fn await_deferred(&mut self) {
+        let now = Instant::now();
+        let lately = now.checked_sub(GRACE).unwrap_or(now);
+        let listeners = &mut self.acceptor.listeners;
+        if !listeners.iter().any(|listener| listener.deferred_since(lately)) {
+            return;
+        }
+        listeners.iter_mut().for_each(|listener| listener.defer(false));
+        let until = self.deadline.min(now + GRACE);
+        while Instant::now() < until {
+            for index in 0..self.acceptor.listeners.len() {
+                while Instant::now() < until && self.take_from(index) {}
+            }
+            self.acceptor.wait(Pause { listen: true, until: Some(until) });
         }
     }
 
@@ -220,6 +239,37 @@ impl Spread {
         match share {
             1.0.. => usize::MAX,
             _ => ((self.sessions as f64 * share) as usize + 1).saturating_sub(self.closed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpStream, thread};
+
+    use super::*;
+    use crate::{Next, Server, server::start::assemble};
+
+    #[test]
+    fn who_was_left_to_the_kernel_is_accepted_when_it_speaks_while_the_server_ends() {
+        loop {
+            let (config, mut listeners) = Server::builder().bind("127.0.0.1:0").listen().unwrap();
+            let addr = listeners[0].addr();
+            listeners[0].defer(true);
+            let mut client = TcpStream::connect(addr).unwrap();
+            let handler = |_: &mut crate::Connection<'_>| Ok(Next::Close);
+            let mut drain = Drain::new(assemble(&config, listeners, handler).unwrap());
+            let began = Instant::now();
+            let speaks = thread::spawn(move || {
+                thread::sleep(GRACE / 10);
+                client.write_all(b"?").unwrap();
+                Instant::now()
+            });
+            drain.empty_backlogs();
+            // On a machine that is too busy it speaks too late.
+            if speaks.join().unwrap() < began + GRACE / 2 {
+                return assert_eq!(drain.acceptor.door.entrance.len(Class::Usual), 1);
+            }
         }
     }
 }

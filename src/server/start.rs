@@ -50,18 +50,11 @@ impl Builder {
 
 /// Starts a server that runs this handler on a pool of workers.
 fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Result<Handle> {
-    let failed = |errno| Error::start("the server", errno);
     let (workers, name) = (config.workers, config.name);
-    let entry = config.entry(H::PROTOCOLS)?;
-    // Half of the workers may be held, so that the others go on whatever those clients do.
-    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, workers / 2));
-    let control = Arc::new(Control::new(Arc::clone(&context), &config).map_err(failed)?);
     let refs = listeners.iter().map(Listener::to_ref).collect();
-    let (entrance, receiver) = queue(config.queue);
-    let service = Service::new(handler, context);
-    let pool = Pool::new(service, &config, Arc::clone(&control), receiver).map_err(failed)?;
-    let pool = Arc::new(pool);
-    let acceptor = Acceptor::new(Arc::clone(&pool), listeners, entrance);
+    let acceptor = assemble(&config, listeners, handler)?;
+    let pool = Arc::clone(&acceptor.pool);
+    let control = Arc::clone(&pool.control);
     let started = (0..workers).try_for_each(|index| {
         let (pool, alive) = (Arc::clone(&pool), control.alive.count());
         spawn_of(name, format!("worker-{index}"), move || worker::run(&pool, index, alive)).map(drop)
@@ -75,6 +68,22 @@ fn start<H: Handler>(config: Config, listeners: Vec<Listener>, handler: H) -> Re
     let changed = Arc::clone(&pool);
     let in_force = InForce::new(config, Some(Box::new(move |config| changed.change(config))));
     Ok(Handle::new(refs, control, pool, in_force, acceptor?))
+}
+
+/// What the threads of a server have, of which none runs yet.
+pub(super) fn assemble<H: Handler>(
+    config: &Config,
+    listeners: Vec<Listener>,
+    handler: H,
+) -> Result<Acceptor<H>> {
+    let failed = |errno| Error::start("the server", errno);
+    let (entry, workers) = (config.entry(H::PROTOCOLS)?, config.workers);
+    // Half of the workers may be held, so that the others go on whatever those clients do.
+    let context = Arc::new(Context::new(entry, config.timeouts, config.patience, workers, workers / 2));
+    let control = Arc::new(Control::new(Arc::clone(&context), config).map_err(failed)?);
+    let (entrance, exit) = queue(config.queue);
+    let pool = Pool::new(Service::new(handler, context), config, control, exit).map_err(failed)?;
+    Ok(Acceptor::new(Arc::new(pool), listeners, entrance))
 }
 
 /// Accepts until the server is to shut down, and then shuts it down.

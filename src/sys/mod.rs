@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod leash;
 pub(crate) mod names;
+pub(crate) mod options;
 pub(crate) mod peer;
 pub(crate) mod random;
 pub(crate) mod resolver;

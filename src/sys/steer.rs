@@ -1,10 +1,11 @@
 //! To which of several sockets that listen at one address a newcomer comes, as the kernel decides by a program
-//! (`SO_ATTACH_REUSEPORT_CBPF`, `socket(7)`), for which no crate has a safe call.
-#![allow(unsafe_code)]
+//! (`SO_ATTACH_REUSEPORT_CBPF`, `socket(7)`).
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+
+use super::options;
 
 /// Where the network header begins, as the kernel's filters have it (`linux/filter.h`).
 const NETWORK: u32 = 0xfff0_0000;
@@ -63,21 +64,7 @@ fn skip_unless(k: u32, count: u8) -> libc::sock_filter {
 fn attach(listener: &impl AsFd, program: &[libc::sock_filter]) -> rustix::io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let described = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the descriptor is open as long as it is borrowed; the kernel reads `len` instructions, which are
-    // there, and keeps a copy of them.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const described).cast(),
-            size_of_val(&described) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    options::set(listener, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &described)
 }
 
 #[cfg(test)]
