@@ -132,6 +132,11 @@ impl Wire {
         self.incoming = self.incoming.note(EventFlags::IN);
     }
 
+    /// Says that nothing has come, or that an event will tell: it is not watched yet.
+    pub(crate) fn await_event(&mut self) {
+        self.incoming = self.incoming.found_nothing();
+    }
+
     /// Whether the end of the stream was read.
     pub(crate) fn ended(&self) -> bool {
         self.incoming == Incoming::Ended
@@ -164,8 +169,8 @@ impl Wire {
             return self.fill_opened(input);
         }
         loop {
-            match rustix::io::read(&self.socket, input.space()) {
-                Ok(count) => {
+            match net::recv(&self.socket, input.space(), RecvFlags::empty()) {
+                Ok((count, _)) => {
                     self.incoming = self.incoming.read(count, room);
                     self.heard |= count > 0;
                     self.moved |= count > 0;

@@ -46,7 +46,8 @@ enum Home {
 impl Other {
     /// A connection that is being made.
     pub(super) fn connecting(socket: OwnedFd, until: Instant) -> Self {
-        let wire = Wire::new(socket);
+        let mut wire = Wire::new(socket);
+        wire.await_event();
         Self { wire, watch: Watch::No, home: Home::Session, is_made: false, until: Some(until) }
     }
 
