@@ -24,16 +24,13 @@ use super::listener::accept;
 use crate::sys::{random, steer};
 
 /// So many there are: two sources share a lane as rarely as one time in so many.
-const MOST: u32 = 128;
+const MOST: u32 = 256;
 /// So few where many sources are active: the backlog of each holds somebody.
 const FEWEST: u32 = 8;
 /// For how long sources share a lane that share one.
 const SHUFFLE: Duration = Duration::from_millis(200);
 /// How long it may take to serve one from each lane in which somebody waits.
-const ROUND: Duration = Duration::from_millis(20);
-/// Who has had less than this part of the mean has had little.
-const LITTLE: u32 = 2;
-
+const ROUND: Duration = Duration::from_millis(12);
 #[derive(Debug)]
 pub(super) struct Lanes {
     epoll: OwnedFd,
@@ -41,8 +38,6 @@ pub(super) struct Lanes {
     sockets: Vec<Arc<OwnedFd>>,
     /// What each has had since the last shuffle.
     taken: Vec<u32>,
-    /// What each had on average of those that had anything, before that.
-    mean_before: u32,
     /// Those in which somebody waits, in the order of their turns.
     turns: VecDeque<usize>,
     /// How many held somebody whenever that was looked at since the last shuffle, and how often that was.
@@ -71,17 +66,7 @@ impl Lanes {
         }
         let taken = vec![0; sockets.len()];
         let (turns, shuffled) = (VecDeque::new(), Instant::now());
-        let mut lanes = Self {
-            epoll,
-            sockets,
-            taken,
-            mean_before: 0,
-            turns,
-            held: (0, 0),
-            crowded: 1,
-            spread: 1,
-            shuffled,
-        };
+        let mut lanes = Self { epoll, sockets, taken, turns, held: (0, 0), crowded: 1, spread: 1, shuffled };
         lanes.spread_over(MOST)?;
         Ok(lanes)
     }
@@ -90,10 +75,6 @@ impl Lanes {
     fn spread_over(&mut self, count: u32) -> rustix::io::Result<()> {
         steer::by_source(&self.sockets[0], count, random::number() as u32)?;
         self.spread = count;
-        // While nobody was let in there is nothing new to know.
-        if let mean @ 1.. = mean(&self.taken) {
-            self.mean_before = mean;
-        }
         self.taken.fill(0);
         Ok(())
     }
@@ -115,27 +96,34 @@ impl Lanes {
         self.spread_over(lanes(self.spread, self.crowded, headway)).map(|()| true)
     }
 
-    /// Somebody from the lane whose turn it is, and whether that has had little.
-    pub(super) fn accept(&mut self) -> rustix::io::Result<(OwnedFd, bool)> {
+    /// Somebody from the lane whose turn it is.
+    pub(super) fn accept(&mut self) -> rustix::io::Result<OwnedFd> {
         loop {
             if self.turns.is_empty() {
                 self.look()?;
             }
             let lane = self.turns.front().copied().ok_or(Errno::AGAIN)?;
-            let is_light = self.has_had_little(lane);
             match self.accept_from(lane) {
                 Err(Errno::AGAIN) => {}
-                accepted => return accepted.map(|socket| (socket, is_light)),
+                accepted => return accepted,
             }
         }
     }
 
-    /// Somebody from the lane that has had most, unless that was little.
+    /// Somebody from the lane that has had most, if that is more than the mean, or the only one.
     pub(super) fn accept_excess(&mut self) -> rustix::io::Result<OwnedFd> {
         self.look()?;
         let most = self.turns.iter().copied().max_by_key(|lane| self.taken[*lane]);
-        let lane = most.filter(|lane| !self.has_had_little(*lane)).ok_or(Errno::AGAIN)?;
+        let lane = most.filter(|lane| self.taken[*lane] > mean(&self.taken)).ok_or(Errno::AGAIN)?;
         self.accept_from(lane)
+    }
+
+    /// Somebody from a lane that has had less than the mean, or nothing.
+    pub(super) fn accept_behind(&mut self) -> Option<OwnedFd> {
+        self.look().ok()?;
+        let mean = mean(&self.taken);
+        let lane = self.turns.iter().copied().find(|lane| self.taken[*lane] < mean.max(1))?;
+        self.accept_from(lane).ok()
     }
 
     /// Leaves the socket that was there before to others.
@@ -147,24 +135,12 @@ impl Lanes {
         Ok(())
     }
 
-    /// Somebody from a lane that has had little.
-    pub(super) fn accept_light(&mut self) -> Option<OwnedFd> {
-        self.look().ok()?;
-        let lane = self.turns.iter().copied().find(|lane| self.has_had_little(*lane))?;
-        self.accept_from(lane).ok()
-    }
-
     /// Somebody from this lane, which has had its turn.
     fn accept_from(&mut self, lane: usize) -> rustix::io::Result<OwnedFd> {
         self.turns.retain(|turn| *turn != lane);
         let accepted = accept(&self.sockets[lane])?;
         self.taken[lane] += 1;
         Ok(accepted)
-    }
-
-    /// Whether a lane has had less than half of what each has had on average.
-    fn has_had_little(&self, lane: usize) -> bool {
-        self.taken[lane].saturating_mul(LITTLE) < mean(&self.taken).max(self.mean_before)
     }
 
     /// How many lanes are known to hold somebody.
@@ -198,12 +174,12 @@ impl Lanes {
 
 /// Over how many lanes newcomers are to be spread, when so many of them hold somebody at a time.
 fn lanes(spread: u32, crowded: u32, headway: Duration) -> u32 {
-    let round = headway.saturating_mul(crowded);
+    let fit = ROUND.div_duration_f64(headway.saturating_mul(crowded));
     match spread {
         // There was one.
         1 => MOST,
-        _ if round > ROUND => (spread / 2).max(FEWEST),
-        _ if round < ROUND / 3 => (spread * 2).min(MOST),
+        _ if fit < 1.0 => ((f64::from(spread) * fit) as u32).max(FEWEST),
+        _ if fit > 3.0 => MOST.min(spread.saturating_mul(fit as u32)),
         _ => spread,
     }
 }
@@ -232,15 +208,15 @@ mod tests {
     fn newcomers_are_spread_over_as_many_lanes_as_can_be_served_in_time() {
         let ms = Duration::from_millis(1);
         for (spread, active, headway, expected) in [
-            (1, 0, ms, 128),
-            (128, 11, ms, 128),
-            (128, 100, ms, 64),
-            (64, 60, ms, 32),
-            (32, 32, ms, 16),
-            (16, 16, ms, 16),
-            (16, 6, ms, 32),
+            (1, 0, ms, 256),
+            (256, 0, ms, 256),
+            (256, 11, ms, 256),
+            (256, 100, ms, 30),
+            (30, 24, ms, 15),
+            (15, 12, ms, 15),
+            (15, 3, ms, 60),
+            (60, 1, ms, 256),
             (8, 8, 100 * ms, 8),
-            (128, 0, ms, 128),
         ] {
             assert_eq!(lanes(spread, active, headway), expected, "{spread} {active} {headway:?}");
         }

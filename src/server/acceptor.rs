@@ -35,6 +35,9 @@ use crate::{
 
 /// When to look again, while there is no room, for those who have had too much, or little.
 const LOOK: Duration = Duration::from_millis(2);
+/// Newcomers that turn out to be of sources that have not had little, of those for whom there was no room, before
+/// there is some again.
+const MISTAKEN: u32 = 4;
 /// Newcomers taken from one listener before the others, and the time, get their turn.
 const BATCH: usize = 64;
 
@@ -50,6 +53,8 @@ pub(super) struct Acceptor<H: Handler> {
     behind: bool,
     /// Whose turn it is.
     first_listener: usize,
+    /// Of those that were let in without room since there was some.
+    mistaken: u32,
 }
 
 /// What the acceptor waits for: newcomers or not, and until when at most.
@@ -80,6 +85,7 @@ impl<H: Handler> Acceptor<H> {
             backoff: Backoff::new(),
             behind: false,
             first_listener: 0,
+            mistaken: 0,
         }
     }
 
@@ -152,7 +158,10 @@ impl<H: Handler> Acceptor<H> {
             if lacking.is_none() && !self.door.find_place(now) {
                 lacking = Some(Room::Connection);
             }
-            if lacking == Some(Room::Queue) && self.admit_light(index, now) {
+            if lacking.is_none() {
+                self.mistaken = 0;
+            }
+            if lacking == Some(Room::Queue) && self.admit_one_behind(index, now) {
                 continue;
             }
             if let Some(room) = lacking
@@ -167,17 +176,17 @@ impl<H: Handler> Acceptor<H> {
             }
             let started = if lacking.is_some() { thread_cpu_time() } else { Duration::ZERO };
             let listener = &mut self.listeners[index];
-            let accepted = match lacking {
-                Some(_) => listener.accept_excess().map(|socket| (socket, false)),
-                None => listener.accept_weighed(),
-            };
+            let tells_apart = listener.tells_apart();
+            let accepted = if lacking.is_some() { listener.accept_excess() } else { listener.accept() };
             match accepted {
-                Ok((socket, is_light)) => {
+                Ok(socket) => {
                     // In turn, so that where there is little room, each has its share of it.
                     self.first_listener = (index + 1) % self.listeners.len();
                     let accepted = Accepted { socket, at: now, late: self.behind };
                     match lacking {
-                        None if is_light => self.admit(accepted, Class::Light),
+                        None if tells_apart => {
+                            self.admit_by_source(accepted);
+                        }
                         None => self.admit(accepted, Class::Usual),
                         Some(room) => self.door.refuse(accepted, room, started),
                     }
@@ -202,14 +211,22 @@ impl<H: Handler> Acceptor<H> {
         self.door.admit(accepted, class);
     }
 
-    /// Lets in somebody whose source has had little, though there is no room for others; whether there was
-    /// somebody.
-    fn admit_light(&mut self, index: usize, now: Instant) -> bool {
-        if !self.door.has_room_for(Class::Light, now) || !self.door.find_place(now) {
+    /// Lets somebody in for whom there is room, before others if its source has had little; whether that was so.
+    fn admit_by_source(&mut self, accepted: Accepted) -> bool {
+        let is_light = self.door.is_welcome(&accepted);
+        self.admit(accepted, if is_light { Class::Light } else { Class::Usual });
+        is_light
+    }
+
+    /// Lets in somebody who is behind others, though there is no room for those; whether there was somebody.
+    fn admit_one_behind(&mut self, index: usize, now: Instant) -> bool {
+        let may = self.mistaken < MISTAKEN && self.door.has_room_for(Class::Light, now);
+        if !may || !self.door.find_place(now) {
             return false;
         }
-        let Some(socket) = self.listeners[index].accept_light() else { return false };
-        self.admit(Accepted { socket, at: now, late: self.behind }, Class::Light);
+        let Some(socket) = self.listeners[index].accept_behind() else { return false };
+        let is_light = self.admit_by_source(Accepted { socket, at: now, late: self.behind });
+        self.mistaken += u32::from(!is_light);
         true
     }
 
@@ -251,7 +268,11 @@ impl<H: Handler> Acceptor<H> {
         let usual = self.pool.control.live.backlog();
         for listener in &mut self.listeners {
             let short = self.pool.gate.short_backlog(now, listener.addr().ip().is_loopback());
+            let told_apart = listener.tells_apart();
             listener.tell_apart(short.map(|_| self.pool.gate.headway(now)), now);
+            if !told_apart && listener.tells_apart() {
+                self.door.sort_by_turns();
+            }
             listener.defer(defers && short.is_none());
             listener.set_backlog(short.map_or(usual, |short| short.min(usual)));
         }

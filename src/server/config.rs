@@ -164,9 +164,9 @@ const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=16_000_000;
 const QUEUE_DEFAULT: usize = 16_384;
 /// How long clients wait by default.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Descriptors that are kept for the listeners, which are 128 more where sources are told apart, epoll, eventfds,
+/// Descriptors that are kept for the listeners, which are 255 more where sources are told apart, epoll, eventfds,
 /// refusals under way and what the handler opens.
-const RESERVED_DESCRIPTORS: usize = 192;
+const RESERVED_DESCRIPTORS: usize = 320;
 
 impl Settings {
     /// Connections that the limit of open files leaves room for.

@@ -2,7 +2,8 @@
 //! let in in place of another. It knows no listeners.
 
 use std::{
-    mem,
+    collections::HashMap,
+    iter, mem,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,12 +18,12 @@ use super::{
 };
 use crate::{
     net::slots::Parking,
-    overload::Verdict,
+    overload::{Source, Verdict},
     session::{
         handler::{Handler, Refusal},
         life::Session,
     },
-    sys::clock::thread_cpu_time,
+    sys::{clock::thread_cpu_time, peer},
 };
 
 /// A queue that is full by count is a burst for this long, and then overload, if no place was made.
@@ -153,6 +154,29 @@ impl<H: Handler> Door<H> {
         self.enqueue(newcomer, class);
     }
 
+    /// Has those in the queue be served by turns: one of each source, then the second of each, and so on. They came
+    /// while sources were not told apart. (Fair queueing as in RFC 970.)
+    pub(super) fn sort_by_turns(&mut self) {
+        let mut turns = HashMap::<_, usize>::new();
+        let line = iter::from_fn(|| self.pool.queue.take_of(Class::Usual));
+        let mut line: Vec<_> = line
+            .map(|newcomer| {
+                let source = peer::addr(&newcomer.socket).map_or(Source::UNKNOWN, Source::from);
+                let turn = turns.entry(source).or_default();
+                *turn += 1;
+                (*turn, newcomer)
+            })
+            .collect();
+        line.sort_by_key(|(turn, _)| *turn);
+        line.into_iter().for_each(|(_, newcomer)| self.enqueue(newcomer, Class::Usual));
+    }
+
+    /// Whether somebody's source has had little, and there is room for such.
+    pub(super) fn is_welcome(&self, accepted: &Accepted) -> bool {
+        let Accepted { socket, at, .. } = accepted;
+        self.has_room_for(Class::Light, *at) && self.pool.has_had_little(socket, *at)
+    }
+
     fn newcomer(&self, Accepted { socket, at, late }: Accepted) -> Newcomer {
         Newcomer { socket, accepted: at, late, open: self.pool.control.open.count() }
     }
@@ -188,9 +212,12 @@ impl<H: Handler> Door<H> {
         }
     }
 
-    /// Tells the newcomer no, or the one that has been in the queue longest, where that is wanted.
-    /// `started` is this thread's CPU time before it was accepted.
+    /// Tells the newcomer no, or the one that has been in the queue longest, where that is wanted. One whose source
+    /// has had little is let in. `started` is this thread's CPU time before it was accepted.
     pub(super) fn refuse(&mut self, accepted: Accepted, room: Room, started: Duration) {
+        if room == Room::Queue && self.is_welcome(&accepted) && self.find_place(accepted.at) {
+            return self.admit(accepted, Class::Light);
+        }
         if room == Room::Queue && self.pool.control.live.drops_oldest() {
             return self.replace(accepted, started);
         }
@@ -221,5 +248,63 @@ impl<H: Handler> Door<H> {
             return self.refuse_newcomer(newcomer, Room::Connection, started);
         }
         self.admit(accepted, Class::Usual);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr, TcpListener};
+
+    use rustix::net::{self, AddressFamily, SocketType};
+
+    use super::*;
+    use crate::{Connection, Next, Server, server::start::assemble};
+
+    /// Connects from this address, and gives what was accepted.
+    fn accepted(door: &Door<impl Handler>, listener: &TcpListener, from: &str) -> (Accepted, OwnedFd) {
+        let client = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        net::bind(&client, &SocketAddr::new(from.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        net::connect(&client, &listener.local_addr().unwrap()).unwrap();
+        let socket = listener.accept().unwrap().0.into();
+        (Accepted { socket, at: Instant::now(), late: false }, client)
+    }
+
+    fn door() -> Door<fn(&mut Connection<'_>) -> std::io::Result<Next>> {
+        let (config, listeners) = Server::builder().bind("127.0.0.1:0").workers(1).listen().unwrap();
+        assemble(&config, listeners, (|_| Ok(Next::Close)) as fn(&mut Connection<'_>) -> _).unwrap().door
+    }
+
+    /// The sources in the queue, in the order in which they are served.
+    fn served(door: &Door<impl Handler>) -> Vec<String> {
+        let next = || door.pool.queue.take();
+        iter::from_fn(next).map(|newcomer| peer::addr(&newcomer.socket).unwrap().ip().to_string()).collect()
+    }
+
+    #[test]
+    fn those_who_came_before_sources_were_told_apart_are_served_by_turns() {
+        let (mut door, listener) = (door(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut clients = Vec::new();
+        for from in ["127.0.1.1", "127.0.1.1", "127.0.1.1", "127.0.2.1", "127.0.2.1"] {
+            let (accepted, client) = accepted(&door, &listener, from);
+            door.admit(accepted, Class::Usual);
+            clients.push(client);
+        }
+        door.sort_by_turns();
+        assert_eq!(served(&door), ["127.0.1.1", "127.0.2.1", "127.0.1.1", "127.0.2.1", "127.0.1.1"]);
+    }
+
+    #[test]
+    fn who_has_had_little_is_let_in_where_others_are_refused() {
+        let (mut door, listener) = (door(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let greedy = SocketAddr::from(([127, 0, 1, 1], 0));
+        let now = Instant::now();
+        door.pool.shares.spent(Source::from(greedy), Duration::from_millis(10), now);
+        let (polite, _polite) = accepted(&door, &listener, "127.0.2.1");
+        door.refuse(polite, Room::Queue, thread_cpu_time());
+        let (other, _other) = accepted(&door, &listener, "127.0.1.1");
+        door.refuse(other, Room::Queue, thread_cpu_time());
+        assert_eq!((door.entrance.len(Class::Light), door.entrance.len(Class::Usual)), (1, 0));
+        assert_eq!(served(&door), ["127.0.2.1"]);
+        assert_eq!(door.pool.counters().refused_queue_full.get(), 1);
     }
 }

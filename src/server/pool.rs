@@ -2,6 +2,7 @@
 //! park it, retire it. It knows neither the workers nor the acceptor.
 
 use std::{
+    os::fd::OwnedFd,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -98,6 +99,12 @@ impl<H: Handler> Pool<H> {
         }
         let told = session.wire.ends().map(|ends| ends.client);
         told.or_else(|| peer::addr(&session.wire.socket)).map(Source::from)
+    }
+
+    /// Whether the source of a newcomer has had little, as far as it is known.
+    pub(super) fn has_had_little(&self, socket: &OwnedFd, now: Instant) -> bool {
+        let source = peer::addr(socket).map(Source::from);
+        source.is_some_and(|source| self.shares.has_had_little(source, now))
     }
 
     /// Whether somebody waits in the queue or in the ready line.

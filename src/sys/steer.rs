@@ -17,19 +17,20 @@ const JUMP_UNLESS_EQUAL: u16 = 0x15;
 const JUMP: u16 = 0x05;
 const MULTIPLY: u16 = 0x24;
 const COPY_TO_X: u16 = 0x07;
+const XOR: u16 = 0xa4;
 const XOR_X: u16 = 0xac;
 const SHIFT_RIGHT: u16 = 0x74;
 const MODULO: u16 = 0x94;
 const RETURN: u16 = 0x16;
 
-/// An odd number whose bits are mixed (the golden ratio's).
+/// Odd numbers whose bits are mixed (of the golden ratio, and of MurmurHash3's last steps).
 const MIX: u32 = 0x9e37_79b1;
+const MIX_MORE: u32 = 0x85eb_ca6b;
 
 /// Has newcomers come to one of the first `count` sockets that share this one's address, in the order in which they
 /// began to listen: which one follows from the newcomer's source (its IPv4 address, or the first half of its IPv6
 /// address, which one site has) and from the salt.
 pub(crate) fn by_source(listener: &impl AsFd, count: u32, salt: u32) -> rustix::io::Result<()> {
-    let odd = salt | 1;
     let program = [
         op(LOAD_BYTE, NETWORK),
         op(AND, 0xf0),
@@ -43,8 +44,13 @@ pub(crate) fn by_source(listener: &impl AsFd, count: u32, salt: u32) -> rustix::
         op(COPY_TO_X, 0),
         op(LOAD_WORD, NETWORK + 12),
         op(XOR_X, 0),
-        // Neighbours are to part, for which the upper bits of products are good.
-        op(MULTIPLY, odd),
+        // Neighbours are to part, and others with each salt.
+        op(XOR, salt),
+        op(MULTIPLY, MIX),
+        op(COPY_TO_X, 0),
+        op(SHIFT_RIGHT, 15),
+        op(XOR_X, 0),
+        op(MULTIPLY, MIX_MORE),
         op(SHIFT_RIGHT, 16),
         op(MODULO, count.max(1)),
         op(RETURN, 0),
@@ -104,6 +110,19 @@ mod tests {
     /// How many each has.
     fn had(sockets: &[rustix::fd::OwnedFd]) -> Vec<usize> {
         sockets.iter().map(|socket| std::iter::from_fn(|| net::accept(socket).ok()).count()).collect()
+    }
+
+    #[test]
+    fn neighbours_part_with_every_salt() {
+        let (sockets, addr) = listen("127.0.0.1:0".parse().unwrap(), 256);
+        // A factor that had but few bits would send all of them to one or two.
+        for salt in [0, 1, 2, 0x100, 0xff_0000, 0x0100_0001, 0x5555_5555, 0x8000_0000, u32::MAX] {
+            by_source(&sockets[0], 256, salt).unwrap();
+            let sources = (1..=32).map(|source| format!("127.0.3.{source}").parse().unwrap());
+            let _clients: Vec<_> = sources.map(|from| connect(from, addr)).collect();
+            let used = had(&sockets).into_iter().filter(|had| *had > 0).count();
+            assert!(used >= 24, "{used} with {salt:#x}");
+        }
     }
 
     #[test]
