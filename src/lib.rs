@@ -164,8 +164,8 @@ pub use metrics::{Distribution, Metrics};
 #[cfg(feature = "tls")]
 pub use net::tls::Tls;
 pub use server::{
-    Advice, Builder, CallState, DecidedBy, Handle, OnFull, RunningCall, Server, WaitingFor, WorkersReport,
-    baseline,
+    Advice, Builder, CallState, DecidedBy, Handle, OnFull, RunningCall, Server, SourceReport, WaitingFor,
+    WorkersReport, baseline,
 };
 pub use session::{
     busy_reply::BusyReply,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     balance::{Snapshot, UpstreamStatus},
     metrics::Metrics,
-    server::{Config, WorkersReport},
+    server::{Config, SourceReport, WorkersReport},
 };
 
 impl Collector for Figures {
@@ -36,6 +36,7 @@ fn write(to: &mut Families<'_>, figures: &Figures) -> fmt::Result {
     overloads(to, metrics, upstreams)?;
     times(to, metrics)?;
     workers(to, metrics, &figures.workers)?;
+    sources(to, &figures.sources)?;
     if let Some(snapshot) = upstreams {
         line(to, snapshot)?;
         each_upstream(to, &snapshot.upstreams)?;
@@ -165,6 +166,18 @@ fn workers(to: &mut Families<'_>, m: &Metrics, workers: &WorkersReport) -> fmt::
     let highest: [(&[_], _); 2] =
         [(&[("of", "queue")], m.queue_highest), (&[("of", "busy_workers")], m.busy_highest)];
     to.gauges("overfall_highest", "The most there ever were at once.", highest)
+}
+
+/// Those that are listed alone, so that there are few labels.
+fn sources(to: &mut Families<'_>, sources: &[SourceReport]) -> fmt::Result {
+    let help = "Time of the workers that the sources with the most had in the last half to one second of an overload.";
+    let label = |of: &'_ SourceReport| [("source", of.source.clone())];
+    let labels: Vec<_> = sources.iter().map(label).collect();
+    let each = || labels.iter().zip(sources);
+    let busy = each().map(|(labels, of)| (&labels[..], of.busy.as_secs_f64()));
+    to.gauges("overfall_source_busy_seconds", help, busy)?;
+    let help = "How often those, and those whose place they had, were told no in that time.";
+    to.gauges("overfall_source_refused", help, each().map(|(labels, of)| (&labels[..], of.refused)))
 }
 
 fn line(to: &mut Families<'_>, all: &Snapshot) -> fmt::Result {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     balance::Snapshot,
     metrics::Metrics,
-    server::{Advice, Config, WorkersReport},
+    server::{Advice, Config, SourceReport, WorkersReport},
 };
 
 /// Where figures come from.
@@ -29,6 +29,7 @@ pub(super) struct Figures {
     pub(super) metrics: Metrics,
     pub(super) workers: WorkersReport,
     pub(super) advice: Option<Advice>,
+    pub(super) sources: Vec<SourceReport>,
     pub(super) upstreams: Option<Snapshot>,
     /// The server's settings in force.
     pub(super) config: Config,
@@ -74,6 +75,7 @@ impl Source {
             metrics: handle.metrics(),
             workers,
             advice,
+            sources: handle.sources(),
             upstreams,
             config: handle.config(),
             process: process::Figures::now().ok(),

@@ -8,7 +8,7 @@ use super::figures::Figures;
 use crate::{
     balance::{Snapshot, UpstreamStatus},
     metrics::Distribution,
-    server::{Advice, Config, RunningCall, WorkersReport},
+    server::{Advice, Config, RunningCall, SourceReport, WorkersReport},
 };
 
 /// The document.
@@ -23,6 +23,7 @@ use crate::{
 /// | `wait`, `service` | how long clients waited for a worker, and how long requests were with one: how many, for how long together, and buckets: a bound, and how many were within it and beyond the next lower one (ten for each power of ten, without those in which there are none) |
 /// | `workers` | what they spent their time on, and the calls that have run longest, as in [`WorkersReport`] |
 /// | `advice` | how many workers this load wants, and why in words; null where there is none |
+/// | `sources` | in an overload, the sources of clients that take most of the workers, and those that were told no while others had their place, as in [`SourceReport`], times in seconds |
 /// | `line` | of a balancer: who waits for a place at an upstream, and who was refused one |
 /// | `upstreams` | of a balancer: each upstream, as in [`UpstreamStatus`], times in seconds |
 /// | `process` | CPU, memory, files and threads of the process |
@@ -38,6 +39,7 @@ pub(super) fn json(figures: &Figures) -> String {
         "service": distribution(&figures.metrics.service),
         "workers": workers(&figures.workers),
         "advice": figures.advice.as_ref().map(advice),
+        "sources": figures.sources.iter().map(source).collect::<Value>(),
         "process": figures.process.as_ref().map(|process| json!({
             "cpu_seconds": seconds(process.cpu),
             "resident_bytes": process.resident_bytes,
@@ -79,6 +81,15 @@ fn distribution(times: &Distribution) -> Value {
         "count": times.count(),
         "sum_seconds": seconds(times.sum()),
         "buckets": buckets.collect::<Vec<_>>(),
+    })
+}
+
+fn source(of: &SourceReport) -> Value {
+    json!({
+        "source": of.source,
+        "busy_seconds": seconds(of.busy),
+        "refused": of.refused,
+        "displaced": of.displaced,
     })
 }
 

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderName;
+
 use super::selection::Policy;
 use crate::{
     error::{Error, Result},
@@ -105,6 +107,12 @@ pub struct HttpConfig {
     /// Whether fields whose names have an underscore are passed on. Many services take them for others
     /// (CGI and WSGI make `_` of `-`), so that they are dropped otherwise.
     pub keep_underscores: bool,
+    /// The field of a request that names its source, such as `X-Forwarded-For` behind another proxy: of several
+    /// values the last, an address (of which IPv6 counts by its /64) or anything else. In an overload each source
+    /// has its share. Whoever can reach the balancer can name any source, so that it is for those alone that
+    /// are behind a proxy which sets the field. Where there is none, and without this, it is the client's
+    /// address.
+    pub source_header: Option<HeaderName>,
     /// What checks ask for, such as `/healthz`: an upstream is well that answers with 2xx or 3xx. None means
     /// that checks do as for any protocol.
     pub check_path: Option<String>,
@@ -122,6 +130,7 @@ impl Default for HttpConfig {
             upstream_timeout: Duration::from_secs(60),
             buffer_body: 1024 * 1024,
             keep_underscores: false,
+            source_header: None,
             check_path: None,
             access_log: None,
         }

@@ -44,6 +44,7 @@ fn log_http(http: &HttpConfig) {
         upstream_timeout = %time(http.upstream_timeout),
         buffer_body = http.buffer_body,
         keep_underscores = http.keep_underscores,
+        source_header = or(http.source_header.as_ref(), "none"),
         check_path = or(http.check_path.as_ref(), "none"),
         access_log = or(http.access_log.as_ref().map(|path| path.display()), "none"),
         "balancing requests"

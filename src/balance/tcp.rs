@@ -11,7 +11,7 @@ use super::{
     live::{InForce, Live},
     preface,
     tried::Tried,
-    upstreams::{InLine, Lease, Left, Place, Turn, Upstreams},
+    upstreams::{InLine, Lease, Left, Place, Turn, Upstreams, source_of},
 };
 use crate::{
     session::{
@@ -202,7 +202,7 @@ impl Tcp {
         arrival: &Arrival,
         tried: Tried,
     ) -> io::Result<Stage> {
-        match self.upstreams.place(arrival.at, &tried, connection) {
+        match self.upstreams.place(arrival.at, &tried, source_of(connection), connection) {
             Place::At(lease) => self.connect(connection, arrival, lease, tried),
             Place::InLine(waiter) => {
                 let until = self.upstreams.waits_until(&waiter);

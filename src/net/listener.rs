@@ -1,7 +1,7 @@
 //! Listening sockets, whose backlog can be changed while they listen. It knows not who accepts.
 
 use std::{
-    fs, io,
+    fs, io, mem,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
@@ -31,6 +31,8 @@ pub(crate) struct Listener {
     defers: bool,
     /// When that was last ended.
     deferred: Option<Instant>,
+    /// It was said that sources are not told apart, since others have the socket.
+    said_shared: bool,
 }
 
 /// Whether newcomers are told apart by their source before they are accepted.
@@ -110,6 +112,7 @@ impl Listener {
             lanes: Spread::No,
             defers: false,
             deferred: None,
+            said_shared: false,
         };
         listener.listen(backlog)?;
         Ok(listener)
@@ -171,6 +174,9 @@ impl Listener {
     pub(crate) fn tell_apart(&mut self, headway: Option<Duration>, now: Instant) {
         // Whoever else listens on this socket would hear nothing of those who come to others.
         let is_shared = self.is_shared();
+        if is_shared && headway.is_some() && !mem::replace(&mut self.said_shared, true) {
+            tracing::info!(addr = %self.addr, "others have this socket as well: all sources share one backlog");
+        }
         let done = match (&mut self.lanes, headway.filter(|_| !is_shared)) {
             (Spread::Never, _) | (Spread::No, None) => return,
             (Spread::No, Some(_)) => self.split(),
@@ -216,7 +222,7 @@ impl Listener {
             Ok(Self::adopt(socket, backlog)?.socket)
         };
         let lanes = Lanes::split(&self.socket, self.addr, listen)?;
-        tracing::debug!(addr = %self.addr, "sources are told apart");
+        tracing::info!(addr = %self.addr, "sources have a backlog each from now on");
         self.lanes = Spread::Over { lanes, calm_since: None };
         Ok(())
     }

@@ -39,6 +39,6 @@ mod window;
 pub(crate) use self::limit::Limit;
 pub(crate) use self::{
     gate::{Gate, Kind, Take, Terms, Verdict, Wait},
-    shares::{Shares, Source},
+    shares::{Share, Shares, Source},
     watch::{Change, Watch},
 };

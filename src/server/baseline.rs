@@ -20,6 +20,7 @@ use super::{
     ending::Ending,
     handle::{Handle, Inside},
     reload::InForce,
+    sources::SourceReport,
     start::spawn,
     workers::WorkersReport,
 };
@@ -242,6 +243,10 @@ impl<H: Handler> Inside for Threads<H> {
 
     fn workers(&self) -> (WorkersReport, Option<Advice>) {
         (WorkersReport::default(), None)
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        Vec::new()
     }
 
     #[cfg(feature = "admin")]

@@ -261,7 +261,7 @@ mod tests {
     use crate::{Connection, Next, Server, server::start::assemble};
 
     /// Connects from this address, and gives what was accepted.
-    fn accepted(door: &Door<impl Handler>, listener: &TcpListener, from: &str) -> (Accepted, OwnedFd) {
+    fn accepted(listener: &TcpListener, from: &str) -> (Accepted, OwnedFd) {
         let client = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
         net::bind(&client, &SocketAddr::new(from.parse::<IpAddr>().unwrap(), 0)).unwrap();
         net::connect(&client, &listener.local_addr().unwrap()).unwrap();
@@ -285,7 +285,7 @@ mod tests {
         let (mut door, listener) = (door(), TcpListener::bind("127.0.0.1:0").unwrap());
         let mut clients = Vec::new();
         for from in ["127.0.1.1", "127.0.1.1", "127.0.1.1", "127.0.2.1", "127.0.2.1"] {
-            let (accepted, client) = accepted(&door, &listener, from);
+            let (accepted, client) = accepted(&listener, from);
             door.admit(accepted, Class::Usual);
             clients.push(client);
         }
@@ -299,9 +299,9 @@ mod tests {
         let greedy = SocketAddr::from(([127, 0, 1, 1], 0));
         let now = Instant::now();
         door.pool.shares.spent(Source::from(greedy), Duration::from_millis(10), now);
-        let (polite, _polite) = accepted(&door, &listener, "127.0.2.1");
+        let (polite, _polite) = accepted(&listener, "127.0.2.1");
         door.refuse(polite, Room::Queue, thread_cpu_time());
-        let (other, _other) = accepted(&door, &listener, "127.0.1.1");
+        let (other, _other) = accepted(&listener, "127.0.1.1");
         door.refuse(other, Room::Queue, thread_cpu_time());
         assert_eq!((door.entrance.len(Class::Light), door.entrance.len(Class::Usual)), (1, 0));
         assert_eq!(served(&door), ["127.0.2.1"]);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     advice::Advice, builder::Builder, config::Config, control::Control, ending::Ending, reload::InForce,
-    workers::WorkersReport,
+    sources::SourceReport, workers::WorkersReport,
 };
 use crate::{
     error::{Error, Result},
@@ -73,6 +73,9 @@ pub(super) trait Inside: Send + Sync {
     /// What the workers do with their time, and how many of them the load wants.
     fn workers(&self) -> (WorkersReport, Option<Advice>);
 
+    /// What the sources have had of late.
+    fn sources(&self) -> Vec<SourceReport>;
+
     /// How long clients can bear to wait.
     #[cfg(feature = "admin")]
     fn tolerance(&self) -> Duration;
@@ -126,6 +129,13 @@ impl Handle {
     /// of two, and where more would not help.
     pub fn advice(&self) -> Option<Advice> {
         self.0.inside.workers().1
+    }
+
+    /// The sources of clients that take most of the workers, most first, and then those that were told no while
+    /// others had their place: at most ten of each, and none while there is no overload, or of a
+    /// [`baseline`](crate::baseline).
+    pub fn sources(&self) -> Vec<SourceReport> {
+        self.0.inside.sources()
     }
 
     /// Both at once, for which the kernel is asked no more often than for one.

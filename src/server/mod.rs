@@ -25,6 +25,7 @@ mod report;
 mod room;
 mod running;
 mod settings;
+mod sources;
 mod start;
 mod sweep;
 mod sweeper;
@@ -40,5 +41,6 @@ pub use self::{
     builder::{Builder, Server},
     config::OnFull,
     handle::Handle,
+    sources::SourceReport,
     workers::{CallState, RunningCall, WorkersReport},
 };

@@ -18,6 +18,7 @@ use super::{
     parked::Parked,
     queue::Exit,
     running::Running,
+    sources::{self, SourceReport},
     workers::{self, Told, WorkersReport},
 };
 use crate::{
@@ -122,6 +123,9 @@ impl<H: Handler> Pool<H> {
     /// Tells the client no, and takes what that cost off the budget, since this thread's CPU time was
     /// `started`.
     pub(super) fn refuse(&self, mut session: Session<H::State>, why: Refusal, started: Duration) {
+        if let Some(source) = self.source(&session) {
+            self.shares.refused(source, Instant::now());
+        }
         if self.service.refuse(&mut session, why) {
             match self.park(session, false, |_| true) {
                 Parking::Parked => {}
@@ -226,6 +230,10 @@ impl<H: Handler> Inside for Pool<H> {
         let advice = on_cpu.and_then(|on_cpu| self.advisor.ask(self.sample_of(now, spent, on_cpu)));
         let longest = workers::longest(&self.running, now, |running| running.client(&self.parked));
         (workers::report(self.running.len(), spent, on_cpu, longest), advice)
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        sources::report(self.shares.all(Instant::now()))
     }
 
     #[cfg(feature = "admin")]

@@ -277,6 +277,41 @@ fn who_waits_is_served_when_a_place_is_free() {
 }
 
 #[test]
+fn a_field_may_name_the_sources_that_have_their_turns() {
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let upstream = upstream(move |head, peer| {
+        let _ = gate.lock().recv();
+        ok(head, peer)
+    });
+    let source_header = Some("X-Forwarded-For".parse().expect("a name"));
+    let http = HttpConfig { limit: Some(1), source_header, ..HttpConfig::default() };
+    let proxy = proxy_with(&[&upstream], http);
+    let mut clients = Vec::new();
+    for (path, source) in [("a1", 1), ("a2", 1), ("a3", 1), ("b1", 2), ("b2", 2)] {
+        let client = client(&proxy);
+        send(
+            &client,
+            &format!("GET /{path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{source}\r\n\r\n"),
+        );
+        let others = clients.len();
+        // The first has the only place.
+        await_that("it is there", || match others {
+            0 => upstream.connections.load(SeqCst) == 1,
+            _ => proxy.snapshot().waiting == others,
+        });
+        clients.push(client);
+    }
+    let served = clients.iter().map(|_| {
+        let head = upstream.next_head();
+        open.send(()).unwrap();
+        head.split(' ').nth(1).unwrap_or_default().to_owned()
+    });
+    assert_eq!(served.collect::<Vec<_>>(), ["/a1", "/a2", "/b1", "/a3", "/b2"]);
+    clients.iter().for_each(|client| drop(receive(client)));
+}
+
+#[test]
 fn a_place_is_kept_until_the_upstream_is_done_though_the_client_has_gone() {
     let (open, gate) = channel::<()>();
     let (gate, at_once, most) =

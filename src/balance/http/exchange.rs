@@ -18,6 +18,7 @@ use crate::{
     },
     http::{codec::head::Head, gathered::Gathered},
     net::wire::Wire,
+    overload::Source,
 };
 
 /// What a client asks for, as far as it decides on what follows.
@@ -60,6 +61,8 @@ pub(super) struct Exchange {
     pub(super) in_force: Arc<InForce>,
     /// When the request came.
     pub(super) came: Instant,
+    /// Whose request it is.
+    pub(super) source: Source,
     /// The request as an upstream gets it: its head, and its body where that was gathered.
     pub(super) request: Request,
     /// The rest of its body, which passes through as it comes.

@@ -38,7 +38,7 @@ impl Proxy {
         client: &mut Client,
         mut exchange: Box<Exchange>,
     ) -> io::Result<Option<Next>> {
-        match self.upstreams.place(exchange.came, &exchange.tried, connection) {
+        match self.upstreams.place(exchange.came, &exchange.tried, exchange.source, connection) {
             Place::At(lease) => self.reach(connection, client, exchange, lease),
             Place::InLine(waiter) => {
                 connection.await_turn(self.upstreams.waits_until(&waiter));

@@ -27,7 +27,7 @@ use crate::{
         flow::Pipes,
         live::{InForce, Live},
         tried::Tried,
-        upstreams::Upstreams,
+        upstreams::{Upstreams, source_of},
     },
     http::{
         arrival::{self, Arrival},
@@ -289,9 +289,11 @@ impl Proxy {
         let asked = Asked::new(head, request::asks_for_upgrade(text, head), !client.has_asked);
         client.has_asked = true;
         self.retries.request();
+        let named = in_force.http.source_header.as_ref().and_then(|name| request::source(text, name));
         client.stage = Stage::Exchange(Box::new(Exchange {
             asked,
             came: Instant::now(),
+            source: named.unwrap_or_else(|| source_of(connection)),
             request,
             upload,
             tried: Tried::default(),

@@ -6,15 +6,18 @@
 
 use std::{io::Write, net::IpAddr};
 
-use http::Method;
+use http::{HeaderName, Method};
 
-use crate::http::codec::{
-    fields::{Field, is},
-    framing::Framing,
-    head::{self, Head},
-    hops::{Hops, begins, is_named},
-    target,
-    write::{self, line, push},
+use crate::{
+    http::codec::{
+        fields::{Field, is},
+        framing::Framing,
+        head::{self, Head},
+        hops::{Hops, begins, is_named},
+        target,
+        write::{self, line, push},
+    },
+    overload::Source,
 };
 
 /// What is known of a request beside its head.
@@ -48,6 +51,15 @@ pub(super) fn asks_for_upgrade(text: &[u8], head: &Head) -> bool {
             upgrades.all(|field| field.value.split(|&byte| byte == b',').all(is_other_protocol))
         })
         .unwrap_or(false)
+}
+
+/// Whom the last field of this name says a request to be for, as the last of its values.
+pub(super) fn source(text: &[u8], name: &HeaderName) -> Option<Source> {
+    head::read(text, |_, fields| {
+        let last = fields.iter().rfind(|field| is_named(field.name, name.as_str()))?;
+        let value = last.value.rsplit(|&byte| byte == b',').next()?.trim_ascii();
+        (!value.is_empty()).then(|| Source::named(value))
+    })?
 }
 
 fn is_other_protocol(name: &[u8]) -> bool {
@@ -190,6 +202,19 @@ mod tests {
 
     /// As it is written, with its framing as it came; none where it is refused, or where something in it had
     /// to be forgiven.
+    #[test]
+    fn the_last_value_of_the_last_field_names_the_source() {
+        let name = HeaderName::from_static("x-forwarded-for");
+        let of = |fields: &str| source(format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes(), &name);
+        let named = |text: &str| Some(Source::named(text.as_bytes()));
+        assert_eq!(of("X-Forwarded-For: 192.0.2.1\r\n"), named("192.0.2.1"));
+        assert_eq!(of("X-Forwarded-For: 192.0.2.1, 192.0.2.2 \r\n"), named("192.0.2.2"));
+        let two = "x-forwarded-for: 192.0.2.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.3\r\n";
+        assert_eq!(of(two), named("192.0.2.3"));
+        assert_eq!(of("X-Forwarded-For: \r\n"), None);
+        assert_eq!(of("Host: a\r\n"), None);
+    }
+
     fn passed(text: &str, told: Forwarded<'_>) -> Result<String, StatusCode> {
         let head = head::parse(text.as_bytes())?.ok_or(StatusCode::REQUEST_TIMEOUT)?;
         if !head.strict {

@@ -102,6 +102,11 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Who waits here costs nothing more, so that there is no need to leave anybody waiting.
 const REFUSAL_BUDGET: f64 = 1.0;
 
+/// The source of a connection, which is known even of a client that has gone; should it not be, it is one with others.
+pub(super) fn source_of(connection: &Connection<'_>) -> Source {
+    connection.peer_addr().map_or(Source::UNKNOWN, Source::from)
+}
+
 impl Upstreams {
     /// Without any upstream, so far.
     pub(super) fn new(config: &Config, patience: Duration) -> rustix::io::Result<Arc<Self>> {
@@ -144,6 +149,7 @@ impl Upstreams {
         self: &Arc<Self>,
         came: Instant,
         tried: &Tried,
+        source: Source,
         connection: &mut Connection<'_>,
     ) -> Place {
         let now = Instant::now();
@@ -158,8 +164,6 @@ impl Upstreams {
             return Place::At(lease);
         }
         let waiting = shared.line.len();
-        // It is known even of a client that has gone; should it not be, it is one source with others.
-        let source = connection.peer_addr().map_or(Source::UNKNOWN, Source::from);
         let fits = self.gate.fits(now, waiting);
         // Who has few in line does not suffer from others' many.
         let may_wait = !is_late && (fits || shared.line.would_give_way(source));

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use http::HeaderName;
 use overfall::balance::{AllDown, Config, HttpConfig, Policy, ProxyVersion, UpstreamConfig};
 
 use crate::cli::{groups, help, pool::PoolArgs, resolving::ResolveArgs, usage::Wrong, values};
@@ -156,6 +157,17 @@ struct HttpArgs {
     /// Many services take such names for others.
     #[arg(long, hide_short_help = true)]
     keep_underscores: bool,
+    /// Clients are told apart by this field of requests
+    ///
+    /// In an overload each source has its share. Behind another proxy all come from its address, and it says in a
+    /// field, such as X-Forwarded-For, for whom it asks; of several values the last one counts. Only for where
+    /// nobody else can reach this: who can set the field can pass for any source.
+    #[arg(long, value_name = "NAME", value_parser = source_header, hide_short_help = true)]
+    source_header: Option<HeaderName>,
+}
+
+fn source_header(name: &str) -> Result<HeaderName, String> {
+    name.parse().map_err(|_| "it is not the name of a field, such as X-Forwarded-For".to_owned())
 }
 
 fn policy_parser() -> impl TypedValueParser<Value = Policy> {
@@ -184,6 +196,7 @@ impl Args {
             ("--upstream-timeout", self.upstream_timeout.is_some()),
             ("--buffer-body", self.http.buffer_body.is_some()),
             ("--keep-underscores", self.http.keep_underscores),
+            ("--source-header", self.http.source_header.is_some()),
             ("--check-path", self.checks.check_path.is_some()),
             ("--access-log", self.access_log.is_some()),
         ];
@@ -202,6 +215,7 @@ impl Args {
             upstream_timeout: self.upstream_timeout.unwrap_or(usual.upstream_timeout),
             buffer_body: self.http.buffer_body.unwrap_or(usual.buffer_body),
             keep_underscores: self.http.keep_underscores,
+            source_header: self.http.source_header.clone(),
             check_path: self.checks.check_path.clone(),
             access_log: self.access_log.clone(),
         };
