@@ -110,11 +110,11 @@ impl Lanes {
         }
     }
 
-    /// Somebody from the lane that has had most, if that is more than the mean, or the only one.
+    /// Somebody from the lane that has had most, if that is no less than the mean.
     pub(super) fn accept_excess(&mut self) -> rustix::io::Result<OwnedFd> {
         self.look()?;
         let most = self.turns.iter().copied().max_by_key(|lane| self.taken[*lane]);
-        let lane = most.filter(|lane| self.taken[*lane] > mean(&self.taken)).ok_or(Errno::AGAIN)?;
+        let lane = most.filter(|lane| self.taken[*lane] >= mean(&self.taken)).ok_or(Errno::AGAIN)?;
         self.accept_from(lane)
     }
 

@@ -195,6 +195,7 @@ impl<H: Handler> Acceptor<H> {
                     let Some(room) = lacking else { return Ok(Taken::All) };
                     // Those who wait have not had too much, and are let in when there is room.
                     self.behind = true;
+                    self.follow_load(now);
                     return Ok(Taken::Pause(self.until_room(room, Some(now + LOOK))));
                 }
                 Err(AcceptError::Connection(errno)) => self.pass_over(errno),
@@ -220,7 +221,9 @@ impl<H: Handler> Acceptor<H> {
 
     /// Lets in somebody who is behind others, though there is no room for those; whether there was somebody.
     fn admit_one_behind(&mut self, index: usize, now: Instant) -> bool {
-        let may = self.mistaken < MISTAKEN && self.door.has_room_for(Class::Light, now);
+        // It may turn out to be one of the others, who are one too many then, but not for the queue.
+        let may = self.mistaken < MISTAKEN && !self.door.has_full_queue();
+        let may = may && self.door.has_room_for(Class::Light, now);
         if !may || !self.door.find_place(now) {
             return false;
         }

@@ -91,6 +91,11 @@ impl<H: Handler> Door<H> {
         waiting < self.pool.control.live.queue() && self.pool.gate.fits(now, waiting)
     }
 
+    /// Whether the queue is at its bound by count.
+    pub(super) fn has_full_queue(&self) -> bool {
+        self.entrance.len(Class::Usual) >= self.pool.control.live.queue()
+    }
+
     /// Whether somebody has to give way to a newcomer.
     pub(super) fn needs_place(&self) -> bool {
         self.pool.control.open.get() >= self.pool.control.live.max_connections()
