@@ -31,6 +31,7 @@ const FEWEST: u32 = 8;
 const SHUFFLE: Duration = Duration::from_millis(200);
 /// How long it may take to serve one from each lane in which somebody waits.
 const ROUND: Duration = Duration::from_millis(12);
+
 #[derive(Debug)]
 pub(super) struct Lanes {
     epoll: OwnedFd,

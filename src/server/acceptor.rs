@@ -223,8 +223,8 @@ impl<H: Handler> Acceptor<H> {
     fn admit_one_behind(&mut self, index: usize, now: Instant) -> bool {
         // It may turn out to be one of the others, who are one too many then, but not for the queue.
         let may = self.mistaken < MISTAKEN && !self.door.has_full_queue();
-        let may = may && self.door.has_room_for(Class::Light, now);
-        if !may || !self.door.find_place(now) {
+        // Nobody gives way to one who may not be there.
+        if !may || self.door.needs_place() || !self.door.has_room_for(Class::Light, now) {
             return false;
         }
         let Some(socket) = self.listeners[index].accept_behind() else { return false };

@@ -72,6 +72,8 @@ fn whoever_asks_who_has_a_worker_hears_of_the_lines_client() {
         gate.open(1);
         assert_eq!(hear(&client), "unblocked");
     }
+    // A worker may have answered and not be done.
+    await_that("no worker is with anybody", || longest().is_none());
     // The next client of the same workers has an address of its own.
     let other = connect(server.local_addr());
     (&other).write_all(&[LOCAL, b"block\n"].concat()).expect("it reads");
