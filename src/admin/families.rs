@@ -291,6 +291,7 @@ mod tests {
         admin::{
             figures::Source,
             prometheus::{self, Format},
+            status,
         },
         http::{self, Request, Response},
         server::Server,
@@ -311,6 +312,33 @@ mod tests {
             Metrics::numbered().rows().filter(|(name, value)| *value > 0 && !ELSEWHERE.contains(name))
         {
             assert!(text.contains(&format!(" {value}\n")), "{name} {value}: {text}");
+        }
+    }
+
+    #[test]
+    fn sources_are_told_by_name_and_alike_in_both_forms() {
+        let source = |source: &str, ms, refused, displaced| SourceReport {
+            source: source.to_owned(),
+            busy: std::time::Duration::from_millis(ms),
+            refused,
+            displaced,
+        };
+        let sources = vec![source("192.0.2.1", 250, 0, false), source("2001:db8::/64", 0, 3, true)];
+        let figures = Figures { sources, ..figures() };
+        let json: serde_json::Value = serde_json::from_str(&status::json(&figures)).unwrap();
+        assert_eq!(
+            json["sources"],
+            serde_json::json!([
+                { "source": "192.0.2.1", "busy_seconds": 0.25, "refused": 0, "displaced": false },
+                { "source": "2001:db8::/64", "busy_seconds": 0.0, "refused": 3, "displaced": true },
+            ])
+        );
+        let text = prometheus::encode(figures, Format::Prometheus).unwrap();
+        for line in [
+            r#"overfall_source_busy_seconds{source="192.0.2.1"} 0.25"#,
+            r#"overfall_source_refused{source="2001:db8::/64"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
         }
     }
 

@@ -184,10 +184,11 @@ impl<H: Handler> Acceptor<H> {
                     self.first_listener = (index + 1) % self.listeners.len();
                     let accepted = Accepted { socket, at: now, late: self.behind };
                     match lacking {
-                        None if tells_apart => {
-                            self.admit_by_source(accepted);
+                        None => {
+                            let class =
+                                if tells_apart { self.door.class_of(&accepted) } else { Class::Usual };
+                            self.admit(accepted, class);
                         }
-                        None => self.admit(accepted, Class::Usual),
                         Some(room) => self.door.refuse(accepted, room, started),
                     }
                 }
@@ -212,24 +213,19 @@ impl<H: Handler> Acceptor<H> {
         self.door.admit(accepted, class);
     }
 
-    /// Lets somebody in for whom there is room, before others if its source has had little; whether that was so.
-    fn admit_by_source(&mut self, accepted: Accepted) -> bool {
-        let is_light = self.door.is_welcome(&accepted);
-        self.admit(accepted, if is_light { Class::Light } else { Class::Usual });
-        is_light
-    }
-
     /// Lets in somebody who is behind others, though there is no room for those; whether there was somebody.
     fn admit_one_behind(&mut self, index: usize, now: Instant) -> bool {
         // It may turn out to be one of the others, who are one too many then, but not for the queue.
-        let may = self.mistaken < MISTAKEN && !self.door.has_full_queue();
+        let may = self.mistaken < MISTAKEN && !self.door.has_full_queue(Class::Usual);
         // Nobody gives way to one who may not be there.
         if !may || self.door.needs_place() || !self.door.has_room_for(Class::Light, now) {
             return false;
         }
         let Some(socket) = self.listeners[index].accept_behind() else { return false };
-        let is_light = self.admit_by_source(Accepted { socket, at: now, late: self.behind });
-        self.mistaken += u32::from(!is_light);
+        let accepted = Accepted { socket, at: now, late: self.behind };
+        let class = self.door.class_of(&accepted);
+        self.mistaken += u32::from(class != Class::Light);
+        self.admit(accepted, class);
         true
     }
 

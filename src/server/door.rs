@@ -12,7 +12,7 @@ use std::{
 use super::{
     eviction::Eviction,
     moderation::Moderation,
-    pool::Pool,
+    pool::{Pool, source_of},
     queue::{Class, Entrance, Newcomer},
     room::Room,
 };
@@ -23,7 +23,7 @@ use crate::{
         handler::{Handler, Refusal},
         life::Session,
     },
-    sys::{clock::thread_cpu_time, peer},
+    sys::clock::thread_cpu_time,
 };
 
 /// A queue that is full by count is a burst for this long, and then overload, if no place was made.
@@ -87,13 +87,12 @@ impl<H: Handler> Door<H> {
 
     /// Whether one of this class can be served in time.
     pub(super) fn has_room_for(&self, class: Class, now: Instant) -> bool {
-        let waiting = self.entrance.len(class);
-        waiting < self.pool.control.live.queue() && self.pool.gate.fits(now, waiting)
+        !self.has_full_queue(class) && self.pool.gate.fits(now, self.entrance.len(class))
     }
 
     /// Whether the queue is at its bound by count.
-    pub(super) fn has_full_queue(&self) -> bool {
-        self.entrance.len(Class::Usual) >= self.pool.control.live.queue()
+    pub(super) fn has_full_queue(&self, class: Class) -> bool {
+        self.entrance.len(class) >= self.pool.control.live.queue()
     }
 
     /// Whether somebody has to give way to a newcomer.
@@ -166,7 +165,7 @@ impl<H: Handler> Door<H> {
         let line = iter::from_fn(|| self.pool.queue.take_of(Class::Usual));
         let mut line: Vec<_> = line
             .map(|newcomer| {
-                let source = peer::addr(&newcomer.socket).map_or(Source::UNKNOWN, Source::from);
+                let source = source_of(&newcomer.socket).unwrap_or(Source::UNKNOWN);
                 let turn = turns.entry(source).or_default();
                 *turn += 1;
                 (*turn, newcomer)
@@ -176,10 +175,11 @@ impl<H: Handler> Door<H> {
         line.into_iter().for_each(|(_, newcomer)| self.enqueue(newcomer, Class::Usual));
     }
 
-    /// Whether somebody's source has had little, and there is room for such.
-    pub(super) fn is_welcome(&self, accepted: &Accepted) -> bool {
+    /// Of which class somebody is: light where its source has had little, and there is room for such.
+    pub(super) fn class_of(&self, accepted: &Accepted) -> Class {
         let Accepted { socket, at, .. } = accepted;
-        self.has_room_for(Class::Light, *at) && self.pool.has_had_little(socket, *at)
+        let has_room = self.has_room_for(Class::Light, *at);
+        if has_room && self.pool.has_had_little(source_of(socket), *at) { Class::Light } else { Class::Usual }
     }
 
     fn newcomer(&self, Accepted { socket, at, late }: Accepted) -> Newcomer {
@@ -220,7 +220,7 @@ impl<H: Handler> Door<H> {
     /// Tells the newcomer no, or the one that has been in the queue longest, where that is wanted. One whose source
     /// has had little is let in. `started` is this thread's CPU time before it was accepted.
     pub(super) fn refuse(&mut self, accepted: Accepted, room: Room, started: Duration) {
-        if room == Room::Queue && self.is_welcome(&accepted) && self.find_place(accepted.at) {
+        if room == Room::Queue && self.class_of(&accepted) == Class::Light && self.find_place(accepted.at) {
             return self.admit(accepted, Class::Light);
         }
         if room == Room::Queue && self.pool.control.live.drops_oldest() {
@@ -263,7 +263,7 @@ mod tests {
     use rustix::net::{self, AddressFamily, SocketType};
 
     use super::*;
-    use crate::{Connection, Next, Server, server::start::assemble};
+    use crate::{Connection, Next, Server, server::start::assemble, sys::peer};
 
     /// Connects from this address, and gives what was accepted.
     fn accepted(listener: &TcpListener, from: &str) -> (Accepted, OwnedFd) {

@@ -40,6 +40,11 @@ use crate::{
     },
 };
 
+/// The source of who is at the other end of a connection.
+pub(super) fn source_of(socket: &OwnedFd) -> Option<Source> {
+    peer::addr(socket).map(Source::from)
+}
+
 #[derive(Debug)]
 pub(super) struct Pool<H: Handler> {
     pub(super) service: Service<H>,
@@ -98,13 +103,12 @@ impl<H: Handler> Pool<H> {
         if !self.gate.is_tight() {
             return None;
         }
-        let told = session.wire.ends().map(|ends| ends.client);
-        told.or_else(|| peer::addr(&session.wire.socket)).map(Source::from)
+        let told = session.wire.ends().map(|ends| Source::from(ends.client));
+        told.or_else(|| source_of(&session.wire.socket))
     }
 
-    /// Whether the source of a newcomer has had little, as far as it is known.
-    pub(super) fn has_had_little(&self, socket: &OwnedFd, now: Instant) -> bool {
-        let source = peer::addr(socket).map(Source::from);
+    /// Whether a source has had little, as far as it is known.
+    pub(super) fn has_had_little(&self, source: Option<Source>, now: Instant) -> bool {
         source.is_some_and(|source| self.shares.has_had_little(source, now))
     }
 

@@ -252,8 +252,7 @@ impl<H: Handler> Worker<'_, H> {
         if pool.client_speaks_first() && !session.wire.has_unread_input() {
             return Some((session, None));
         }
-        let is_light =
-            pool.source(&session).is_some_and(|source| pool.shares.has_had_little(source, self.now));
+        let is_light = pool.has_had_little(pool.source(&session), self.now);
         let kind = if is_light { Kind::Light } else { kind };
         if pool.gate.take(kind, Wait::Known(wait), self.now, pool.queue.len()) == Take::Shed {
             pool.shed(session, info, wait, self.now, self.index);

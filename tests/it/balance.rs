@@ -403,6 +403,8 @@ fn wrong_usage_is_status_2_and_one_sentence() {
                 &["--protocol", "http", "--max-connections-per-upstream", "4", "a:1"],
                 "--max-connections-per-upstream is for --protocol tcp, not http",
             ),
+            (&["--source-header", "x", "a:1"], "--source-header is for --protocol http, not tcp"),
+            (&["--protocol", "http", "--source-header", "a b", "a:1"], "it is not the name of a field"),
             (&["--protocol", "http", "--check-path", "x", "a:1"], "--check-path is x; it may be a path"),
             (&["127.0.0.1:9=0"], "the weight after the = may be 1 to 1000"),
             (&["127.0.0.1:9", "127.0.0.1:9"], "given twice"),

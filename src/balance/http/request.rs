@@ -200,8 +200,6 @@ mod tests {
         host: "upstream:80",
     };
 
-    /// As it is written, with its framing as it came; none where it is refused, or where something in it had
-    /// to be forgiven.
     #[test]
     fn the_last_value_of_the_last_field_names_the_source() {
         let name = HeaderName::from_static("x-forwarded-for");
@@ -215,6 +213,8 @@ mod tests {
         assert_eq!(of("Host: a\r\n"), None);
     }
 
+    /// As it is written, with its framing as it came; none where it is refused, or where something in it had
+    /// to be forgiven.
     fn passed(text: &str, told: Forwarded<'_>) -> Result<String, StatusCode> {
         let head = head::parse(text.as_bytes())?.ok_or(StatusCode::REQUEST_TIMEOUT)?;
         if !head.strict {
